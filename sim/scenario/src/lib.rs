@@ -1,0 +1,3 @@
+//! Scenario files: from YAML to a [`plan::Plan`]. (contract stub)
+
+pub mod plan;
