@@ -1,0 +1,348 @@
+//! What each verb does. A call takes effect half-way through its latency and is answered at the
+//! end, so that a caller that gives up never knows which half it missed.
+
+use std::time::Duration;
+
+use wavetank_port::{
+    ContainerId, ContainerSpec, ContainerState, ContainerStatus, ErrorClass, ImageReference,
+    RuntimeCommand, RuntimeError, RuntimeEvent, RuntimeReply, Signal,
+};
+use wavetank_trace::{ExitCause, Payload, VirtualTime};
+
+use super::rules::covers;
+use super::{Container, Output, Runtime, RuntimeEffect, Todo};
+use crate::clock::LocalClock;
+use crate::registry::Registry;
+
+type Answer = Result<RuntimeReply, RuntimeError>;
+
+impl Runtime {
+    /// A call arrives.
+    pub fn submit(&mut self, now: VirtualTime, call: u64, command: RuntimeCommand) {
+        let name = command.name();
+        if let Some(fault) = self.daemon_down_by.first().copied() {
+            self.output.push(Output::Hit(fault));
+            self.refuse(now, call);
+            return;
+        }
+        let hang = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::Hang(verb) if covers(verb, name) => Some(()),
+            _ => None,
+        };
+        if let Some((fault, ())) = self.use_rule_of(hang) {
+            self.parked.push((fault, call, command));
+            return;
+        }
+        let mut half = self.stream.nanos(self.config.latency) / 2;
+        let delay = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::Delay(verb, by) if covers(verb, name) => Some(*by),
+            _ => None,
+        };
+        if let Some(by) = self.use_rule(delay) {
+            half += self.stream.nanos(by) / 2;
+        }
+        let at = now + Duration::from_nanos(half);
+        self.plan(at, Todo::Execute { call, command });
+    }
+
+    pub(super) fn execute(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        registry: &mut Registry,
+        call: u64,
+        command: RuntimeCommand,
+    ) {
+        let name = command.name();
+        let error = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::Error(verb, class) if covers(verb, name) => Some(*class),
+            _ => None,
+        };
+        if let Some(class) = self.use_rule(error) {
+            self.answer(
+                now,
+                call,
+                name,
+                Err(RuntimeError::new(class, "injected failure")),
+            );
+            return;
+        }
+        let answer = match command {
+            RuntimeCommand::Pull { image } => return self.pull(now, registry, call, image),
+            RuntimeCommand::Stop { id, grace } => {
+                return self.stop(now, registry, call, &id, grace);
+            }
+            RuntimeCommand::Create { spec } => self.create(spec),
+            RuntimeCommand::Start { id } => self.start(now, clock, registry, &id),
+            RuntimeCommand::Kill { id, signal } => self.kill(now, clock, registry, &id, signal),
+            RuntimeCommand::Delete { id, force } => self.delete(now, clock, &id, force),
+            RuntimeCommand::Inspect { id } => self.state_of(&id),
+            RuntimeCommand::List { labels } => self.list(&labels),
+            RuntimeCommand::Probe { id } => self.probe(now, &id),
+        };
+        self.answer(now, call, name, answer);
+    }
+
+    /// Sends an answer after the second half of a call's latency, unless it gets lost.
+    pub(super) fn answer(&mut self, now: VirtualTime, call: u64, name: &str, result: Answer) {
+        let lost = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::LostReply(verb) if verb == name => Some(()),
+            _ => None,
+        };
+        if result.is_ok() && self.use_rule(lost).is_some() {
+            return;
+        }
+        let half = self.stream.nanos(self.config.latency) / 2;
+        self.plan(
+            now + Duration::from_nanos(half),
+            Todo::Reply { call, result },
+        );
+    }
+
+    fn pull(
+        &mut self,
+        now: VirtualTime,
+        registry: &mut Registry,
+        call: u64,
+        image: ImageReference,
+    ) {
+        if self.images.contains(&image.0) {
+            // The content of a present image is not looked up again.
+            let digest = registry.pull(&image).result.unwrap_or_default();
+            self.answer(now, call, "pull", Ok(RuntimeReply::Pulled { digest }));
+            return;
+        }
+        let space = |effect: &RuntimeEffect| matches!(effect, RuntimeEffect::NoSpace).then_some(());
+        if self.use_rule(space).is_some() {
+            let error = RuntimeError::new(
+                ErrorClass::ResourceExhausted,
+                format!("unpack {image}: no space left on device"),
+            );
+            self.answer(now, call, "pull", Err(error));
+            return;
+        }
+        let pull = registry.pull(&image);
+        self.output
+            .extend(pull.hit.iter().map(|fault| Output::Hit(*fault)));
+        let at = now + Duration::from_nanos(pull.duration_ns);
+        let (hangs, result) = (pull.hangs, pull.result);
+        self.plan(
+            at,
+            Todo::Pulled {
+                call,
+                image: image.0,
+                hangs,
+                result,
+            },
+        );
+    }
+
+    pub(super) fn pulled(
+        &mut self,
+        now: VirtualTime,
+        call: u64,
+        image: String,
+        hangs: Option<u32>,
+        result: Result<String, RuntimeError>,
+    ) {
+        if let Some(fault) = hangs {
+            let image = ImageReference(image);
+            self.parked
+                .push((fault, call, RuntimeCommand::Pull { image }));
+            return;
+        }
+        let answer = result.map(|digest| {
+            self.images.insert(image);
+            RuntimeReply::Pulled { digest }
+        });
+        self.answer(now, call, "pull", answer);
+    }
+
+    fn create(&mut self, spec: ContainerSpec) -> Answer {
+        if self.containers.contains_key(&spec.id) {
+            return Err(RuntimeError::new(
+                ErrorClass::AlreadyExists,
+                format!("container {} exists", spec.id),
+            ));
+        }
+        if !self.images.contains(&spec.image.0) {
+            return Err(RuntimeError::new(
+                ErrorClass::NotFound,
+                format!("image {} is not present", spec.image),
+            ));
+        }
+        let state = ContainerState {
+            id: spec.id.clone(),
+            image: spec.image,
+            labels: spec.labels,
+            status: ContainerStatus::Created,
+            pid: None,
+            started_at: None,
+            exit: None,
+        };
+        self.output.push(Output::Truth(Payload::ContainerCreated {
+            container: spec.id.clone(),
+            volumes: spec.volumes,
+        }));
+        let memory_bytes_max = spec.memory_bytes_max;
+        let container = Container {
+            state,
+            memory_bytes_max,
+            process: None,
+            stops: Vec::new(),
+        };
+        self.containers.insert(spec.id, container);
+        Ok(RuntimeReply::Done)
+    }
+
+    fn start(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        registry: &Registry,
+        id: &ContainerId,
+    ) -> Answer {
+        let container = self.containers.get(id).ok_or_else(|| missing(id))?;
+        if container.state.status != ContainerStatus::Created {
+            return Err(RuntimeError::new(
+                ErrorClass::FailedPrecondition,
+                format!("container {id} was started before"),
+            ));
+        }
+        let image = registry.image(&container.state.image).cloned();
+        self.begin_process(now, clock, id, image.as_ref());
+        let at_once = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::ExitBeforeStart(code) => Some(*code),
+            _ => None,
+        };
+        if let Some(code) = self.use_rule(at_once) {
+            self.end_running(now, clock, id, code, ExitCause::Fault);
+        }
+        self.state_of(id)
+    }
+
+    fn stop(
+        &mut self,
+        now: VirtualTime,
+        registry: &Registry,
+        call: u64,
+        id: &ContainerId,
+        grace: Duration,
+    ) {
+        let Some(container) = self.containers.get_mut(id) else {
+            self.answer(now, call, "stop", Err(missing(id)));
+            return;
+        };
+        let Some(process) = &container.process else {
+            self.answer(now, call, "stop", Ok(RuntimeReply::Done));
+            return;
+        };
+        let run = process.run;
+        container.stops.push(call);
+        self.terminate(now, registry, id);
+        self.plan(
+            now + grace,
+            Todo::GraceOver {
+                container: id.clone(),
+                run,
+            },
+        );
+    }
+
+    fn kill(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        registry: &Registry,
+        id: &ContainerId,
+        signal: Signal,
+    ) -> Answer {
+        let container = self.containers.get(id).ok_or_else(|| missing(id))?;
+        if container.process.is_none() {
+            let dead = |effect: &RuntimeEffect| {
+                matches!(effect, RuntimeEffect::KillDeadErrors).then_some(())
+            };
+            let class = match self.use_rule(dead) {
+                Some(()) => ErrorClass::Unknown,
+                None => ErrorClass::NotFound,
+            };
+            return Err(RuntimeError::new(class, "no such process"));
+        }
+        match signal {
+            Signal::Terminate => self.terminate(now, registry, id),
+            Signal::Kill => self.kill_running(now, clock, id),
+            Signal::Interrupt | Signal::HangUp => {
+                let code = 128 + signal.number();
+                self.say_signal(id, signal);
+                self.end_running(now, clock, id, code, ExitCause::Terminated);
+            }
+        }
+        Ok(RuntimeReply::Done)
+    }
+
+    fn delete(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        id: &ContainerId,
+        force: bool,
+    ) -> Answer {
+        let container = self.containers.get(id).ok_or_else(|| missing(id))?;
+        if container.process.is_some() {
+            if !force {
+                return Err(RuntimeError::new(
+                    ErrorClass::FailedPrecondition,
+                    format!("container {id} is running"),
+                ));
+            }
+            self.kill_running(now, clock, id);
+        }
+        self.remove_record(id);
+        self.emit(now, RuntimeEvent::Deleted { id: id.clone() });
+        Ok(RuntimeReply::Done)
+    }
+
+    fn state_of(&self, id: &ContainerId) -> Answer {
+        let container = self.containers.get(id).ok_or_else(|| missing(id))?;
+        Ok(RuntimeReply::State {
+            container: container.state.clone(),
+        })
+    }
+
+    fn list(&mut self, labels: &std::collections::BTreeMap<String, String>) -> Answer {
+        let empty =
+            |effect: &RuntimeEffect| matches!(effect, RuntimeEffect::EmptyListing).then_some(());
+        let matches = |state: &ContainerState| {
+            labels
+                .iter()
+                .all(|(key, value)| state.labels.get(key) == Some(value))
+        };
+        let mut containers: Vec<ContainerState> = self
+            .containers
+            .values()
+            .map(|container| &container.state)
+            .filter(|state| matches(state))
+            .cloned()
+            .collect();
+        if !containers.is_empty() && self.use_rule(empty).is_some() {
+            containers.clear();
+        }
+        Ok(RuntimeReply::Containers { containers })
+    }
+
+    fn probe(&self, now: VirtualTime, id: &ContainerId) -> Answer {
+        let container = self.containers.get(id).ok_or_else(|| missing(id))?;
+        let Some(process) = &container.process else {
+            return Err(RuntimeError::new(
+                ErrorClass::FailedPrecondition,
+                format!("container {id} is not running"),
+            ));
+        };
+        let healthy = process.healthy_at <= now && process.unhealthy_by.is_empty();
+        Ok(RuntimeReply::Probed { healthy })
+    }
+}
+
+fn missing(id: &ContainerId) -> RuntimeError {
+    RuntimeError::new(ErrorClass::NotFound, format!("no container {id}"))
+}

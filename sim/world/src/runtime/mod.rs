@@ -1,0 +1,368 @@
+//! The simulated container runtime of one machine: containers, their processes, and the daemon
+//! that answers for them.
+//!
+//! Three layers that fail apart: *processes* live and die with the machine; *records* (what the
+//! daemon knows) survive a power loss; *answers and events* travel to whoever is connected and can
+//! be lost. Map: this file (state and timeline), `calls` (what each verb does), `process` (how
+//! processes end), `rules` (faults).
+
+mod calls;
+mod process;
+mod rules;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wavetank_model::NodeId;
+use wavetank_port::{
+    ContainerId, ContainerState, ContainerStatus, ErrorClass, ExitCode, ExitStatus, RuntimeCommand,
+    RuntimeError, RuntimeEvent, RuntimeReply, WallTime,
+};
+use wavetank_scenario::plan::Range;
+use wavetank_trace::{ExitCause, Payload, VirtualTime};
+
+use crate::clock::LocalClock;
+use crate::random::Stream;
+use crate::registry::Registry;
+pub use rules::{RuntimeEffect, RuntimeRule};
+
+/// What a runtime says to the outside, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// The answer to a call.
+    Reply {
+        /// The caller's id of the call.
+        call: u64,
+        /// The answer.
+        result: Result<RuntimeReply, RuntimeError>,
+    },
+    /// An event for whoever subscribes.
+    Event(RuntimeEvent),
+    /// The world's truth, for the trace.
+    Truth(Payload),
+    /// A fault had a part in something.
+    Hit(u32),
+}
+
+/// What the world knows about a container's process.
+#[derive(Clone, Debug, PartialEq)]
+struct Process {
+    /// Distinguishes this process from any other; timeline entries of an older one are void.
+    run: u64,
+    ignores_term: bool,
+    healthy_at: VirtualTime,
+    unhealthy_by: BTreeSet<u32>,
+}
+
+/// One container: what the runtime says about it, and its process while that lives.
+#[derive(Clone, Debug, PartialEq)]
+struct Container {
+    state: ContainerState,
+    memory_bytes_max: Option<u64>,
+    process: Option<Process>,
+    /// Calls that wait for the process to end, with the process they wait for.
+    stops: Vec<u64>,
+}
+
+/// Something that will happen.
+#[derive(Clone, Debug, PartialEq)]
+enum Todo {
+    /// A call takes effect.
+    Execute { call: u64, command: RuntimeCommand },
+    /// An answer leaves.
+    Reply {
+        call: u64,
+        result: Result<RuntimeReply, RuntimeError>,
+    },
+    /// A pull is over, or hangs from here on.
+    Pulled {
+        call: u64,
+        image: String,
+        hangs: Option<u32>,
+        result: Result<String, RuntimeError>,
+    },
+    /// A process ends.
+    End {
+        container: ContainerId,
+        run: u64,
+        code: i32,
+        because: ExitCause,
+    },
+    /// A stop's grace is over.
+    GraceOver { container: ContainerId, run: u64 },
+    /// An event leaves.
+    Emit(RuntimeEvent),
+}
+
+/// What a runtime is made with.
+#[derive(Clone, Debug)]
+pub struct RuntimeConfig {
+    /// Its machine.
+    pub node: NodeId,
+    /// Time a call takes.
+    pub latency: Range,
+    /// Delay of events.
+    pub event_delay: Range,
+}
+
+/// One machine's container runtime.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    config: RuntimeConfig,
+    stream: Stream,
+    containers: BTreeMap<ContainerId, Container>,
+    images: BTreeSet<String>,
+    timeline: BTreeMap<(VirtualTime, u64), Todo>,
+    /// Calls that hang, with the fault that holds them.
+    parked: Vec<(u32, u64, RuntimeCommand)>,
+    rules: Vec<RuntimeRule>,
+    daemon_down_by: BTreeSet<u32>,
+    sequence: u64,
+    next_pid: u32,
+    output: Vec<Output>,
+}
+
+impl Runtime {
+    /// A runtime without containers or images.
+    pub fn new(config: RuntimeConfig, stream: Stream) -> Self {
+        Runtime {
+            config,
+            stream,
+            containers: BTreeMap::new(),
+            images: BTreeSet::new(),
+            timeline: BTreeMap::new(),
+            parked: Vec::new(),
+            rules: Vec::new(),
+            daemon_down_by: BTreeSet::new(),
+            sequence: 0,
+            next_pid: 100,
+            output: Vec::new(),
+        }
+    }
+
+    /// When [`Runtime::wake`] has something to do.
+    pub fn next_deadline(&self) -> Option<VirtualTime> {
+        self.timeline.keys().next().map(|(at, _)| *at)
+    }
+
+    /// Takes what was said since the last time.
+    pub fn drain_output(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.output)
+    }
+
+    /// True if there is something to drain.
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Does everything that is due at `now`.
+    pub fn wake(&mut self, now: VirtualTime, clock: &LocalClock, registry: &mut Registry) {
+        while let Some(entry) = self.timeline.first_entry() {
+            if entry.key().0 > now {
+                return;
+            }
+            let todo = entry.remove();
+            self.perform(now, clock, registry, todo);
+        }
+    }
+
+    fn perform(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        registry: &mut Registry,
+        todo: Todo,
+    ) {
+        match todo {
+            Todo::Execute { call, command } => self.execute(now, clock, registry, call, command),
+            Todo::Reply { call, result } => self.output.push(Output::Reply { call, result }),
+            Todo::Pulled {
+                call,
+                image,
+                hangs,
+                result,
+            } => {
+                self.pulled(now, call, image, hangs, result);
+            }
+            Todo::End {
+                container,
+                run,
+                code,
+                because,
+            } => {
+                self.end_process(now, clock, &container, run, code, because);
+            }
+            Todo::GraceOver { container, run } => self.grace_over(now, clock, &container, run),
+            Todo::Emit(event) => self.output.push(Output::Event(event)),
+        }
+    }
+
+    fn plan(&mut self, at: VirtualTime, todo: Todo) {
+        self.sequence += 1;
+        self.timeline.insert((at, self.sequence), todo);
+    }
+
+    /// Ids of containers whose process lives, in id order.
+    pub fn running(&self) -> impl Iterator<Item = &ContainerId> {
+        self.containers
+            .iter()
+            .filter(|(_, container)| container.process.is_some())
+            .map(|(id, _)| id)
+    }
+
+    /// The machine loses power: processes, calls and answers are gone, records and images stay.
+    pub fn lose_power(&mut self, now: VirtualTime, clock: &LocalClock) {
+        self.timeline.clear();
+        self.parked.clear();
+        let live: Vec<ContainerId> = self.running().cloned().collect();
+        for id in live {
+            self.forget_exit(now, clock, &id, ExitCause::PowerLoss);
+        }
+        // Nobody hears events of a machine without power.
+        self.timeline.clear();
+    }
+
+    /// As [`Runtime::lose_power`], and the records and images are gone too.
+    pub fn wipe(&mut self, now: VirtualTime, clock: &LocalClock) {
+        self.lose_power(now, clock);
+        let ids: Vec<ContainerId> = self.containers.keys().cloned().collect();
+        for id in ids {
+            self.remove_record(&id);
+        }
+        self.images.clear();
+    }
+
+    /// The caller's process is gone: nobody waits for answers or events any more.
+    pub fn disconnect(&mut self) {
+        self.timeline
+            .retain(|_, todo| !matches!(todo, Todo::Reply { .. } | Todo::Emit(_)));
+        // Calls under way still take effect; their answers go nowhere (the engine drops them).
+    }
+
+    /// The machine stood still from `since` to `now`: everything happens that much later.
+    pub fn shift(&mut self, since: VirtualTime, now: VirtualTime) {
+        let pause = now.since(since);
+        let timeline = std::mem::take(&mut self.timeline);
+        self.timeline = timeline
+            .into_iter()
+            .map(|((at, n), todo)| ((at + pause, n), todo))
+            .collect();
+    }
+
+    /// The runtime daemon goes down: calls fail, events are lost, containers go on. Without
+    /// `keeps_state` its records are gone and the processes with them, as with a daemon that is
+    /// the parent of its containers.
+    pub fn daemon_down(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        fault: u32,
+        keeps_state: bool,
+    ) {
+        self.daemon_down_by.insert(fault);
+        let timeline = std::mem::take(&mut self.timeline);
+        let mut waiting: Vec<u64> = self.parked.drain(..).map(|(_, call, _)| call).collect();
+        for (key, todo) in timeline {
+            match todo {
+                Todo::Execute { call, .. } | Todo::Reply { call, .. } => waiting.push(call),
+                Todo::Pulled { call, .. } => waiting.push(call),
+                Todo::End { .. } => {
+                    self.timeline.insert(key, todo);
+                }
+                Todo::Emit(_) | Todo::GraceOver { .. } => {}
+            }
+        }
+        for container in self.containers.values_mut() {
+            waiting.append(&mut container.stops);
+        }
+        if !waiting.is_empty() {
+            self.output.push(Output::Hit(fault));
+        }
+        for call in waiting {
+            self.refuse(now, call);
+        }
+        if !keeps_state {
+            self.output.push(Output::Hit(fault));
+            self.drop_records(now, clock);
+        }
+    }
+
+    fn drop_records(&mut self, now: VirtualTime, clock: &LocalClock) {
+        let ids: Vec<ContainerId> = self.containers.keys().cloned().collect();
+        for id in ids {
+            self.forget_exit(now, clock, &id, ExitCause::Fault);
+            self.remove_record(&id);
+        }
+    }
+
+    fn refuse(&mut self, now: VirtualTime, call: u64) {
+        let error = RuntimeError::new(ErrorClass::Unavailable, "connection refused");
+        self.plan(
+            now + std::time::Duration::from_micros(50),
+            Todo::Reply {
+                call,
+                result: Err(error),
+            },
+        );
+    }
+
+    /// The runtime daemon is back; whoever subscribes learns that events may be missing.
+    pub fn daemon_up(&mut self, now: VirtualTime, fault: u32) {
+        self.daemon_down_by.remove(&fault);
+        if self.daemon_down_by.is_empty() {
+            self.plan(now, Todo::Emit(RuntimeEvent::Interrupted));
+        }
+    }
+
+    /// A container that nobody ordered: left over from another life, running for ever.
+    pub fn add_orphan(&mut self, now: VirtualTime, clock: &LocalClock, id: ContainerId) {
+        let labels = [("wavetank.node".to_owned(), self.config.node.to_string())].into();
+        let state = ContainerState {
+            id: id.clone(),
+            image: wavetank_port::ImageReference("orphan".into()),
+            labels,
+            status: ContainerStatus::Created,
+            pid: None,
+            started_at: None,
+            exit: None,
+        };
+        let container = Container {
+            state,
+            memory_bytes_max: None,
+            process: None,
+            stops: Vec::new(),
+        };
+        self.containers.insert(id.clone(), container);
+        self.output.push(Output::Truth(Payload::ContainerCreated {
+            container: id.clone(),
+            volumes: Vec::new(),
+        }));
+        self.begin_process(now, clock, &id, None);
+    }
+
+    fn remove_record(&mut self, id: &ContainerId) {
+        if self.containers.remove(id).is_some() {
+            let gone = Payload::ContainerDeleted {
+                container: id.clone(),
+            };
+            self.output.push(Output::Truth(gone));
+        }
+    }
+
+    fn exit_status(
+        &self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        code: ExitCode,
+        oom_killed: bool,
+    ) -> ExitStatus {
+        let at: WallTime = clock.wall(now);
+        ExitStatus {
+            code,
+            exited_at: Some(at),
+            oom_killed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

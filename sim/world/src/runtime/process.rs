@@ -1,0 +1,324 @@
+//! How containers' processes begin and end, and what is said about it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use wavetank_port::{ContainerId, ContainerStatus, ExitCode, RuntimeEvent, RuntimeReply, Signal};
+use wavetank_scenario::plan::{Health, Image, OnTerm, Range};
+use wavetank_trace::{ExitCause, Payload, VirtualTime};
+
+use super::{Output, Process, Runtime, RuntimeEffect, Todo};
+use crate::clock::LocalClock;
+use crate::registry::Registry;
+
+/// A process that wants more memory than it may have is killed after this long, if it has no
+/// running time of its own.
+const OOM_AFTER: Duration = Duration::from_secs(1);
+
+impl Runtime {
+    /// A created container's process begins. Without an image it runs for ever and obeys SIGTERM.
+    pub(super) fn begin_process(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        id: &ContainerId,
+        image: Option<&Image>,
+    ) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        self.sequence += 1;
+        let run = self.sequence;
+        let pid = self.next_pid;
+        self.next_pid += 1;
+        let started_at = clock.wall(now);
+        container.state.status = ContainerStatus::Running;
+        container.state.pid = Some(pid);
+        container.state.started_at = Some(started_at);
+        let healthy_at = match image.map(|image| image.health) {
+            Some(Health::After(delay)) => now + delay,
+            Some(Health::Never) => VirtualTime(u64::MAX),
+            Some(Health::Ok) | None => now,
+        };
+        container.process = Some(Process {
+            run,
+            ignores_term: image.is_some_and(|image| image.on_term == OnTerm::Ignores),
+            healthy_at,
+            unhealthy_by: BTreeSet::new(),
+        });
+        let limit = container.memory_bytes_max;
+        self.output.push(Output::Truth(Payload::ContainerStarted {
+            container: id.clone(),
+            pid,
+        }));
+        self.emit(
+            now,
+            RuntimeEvent::Started {
+                id: id.clone(),
+                pid,
+                at: started_at,
+            },
+        );
+        if let Some(image) = image {
+            self.plan_end(now, id, run, image, limit);
+        }
+    }
+
+    fn plan_end(
+        &mut self,
+        now: VirtualTime,
+        id: &ContainerId,
+        run: u64,
+        image: &Image,
+        limit: Option<u64>,
+    ) {
+        let runs_for = image
+            .run_for
+            .map(|range: Range| self.stream.duration(range));
+        let starved = limit.is_some_and(|limit| image.memory_bytes > limit);
+        let (after, code, because) = match (starved, runs_for) {
+            (true, runs_for) => (runs_for.unwrap_or(OOM_AFTER), 137, ExitCause::OutOfMemory),
+            (false, Some(after)) => (after, image.exit_code, ExitCause::Itself),
+            (false, None) => return,
+        };
+        self.plan(
+            now + after,
+            Todo::End {
+                container: id.clone(),
+                run,
+                code,
+                because,
+            },
+        );
+    }
+
+    pub(super) fn say_signal(&mut self, id: &ContainerId, signal: Signal) {
+        let said = Payload::ContainerSignalled {
+            container: id.clone(),
+            signal,
+        };
+        self.output.push(Output::Truth(said));
+    }
+
+    /// SIGTERM reaches a running process.
+    pub(super) fn terminate(&mut self, now: VirtualTime, registry: &Registry, id: &ContainerId) {
+        let Some(container) = self.containers.get(id) else {
+            return;
+        };
+        let Some(process) = &container.process else {
+            return;
+        };
+        let (run, ignores) = (process.run, process.ignores_term);
+        let on_term = registry
+            .image(&container.state.image)
+            .map(|image| image.on_term);
+        self.say_signal(id, Signal::Terminate);
+        if ignores {
+            return;
+        }
+        let (after, code) = match on_term {
+            Some(OnTerm::Exits { after, code }) => (after, code),
+            Some(OnTerm::Ignores) | None => (Duration::from_millis(1), None),
+        };
+        let code = code.unwrap_or(128 + Signal::Terminate.number());
+        let because = ExitCause::Terminated;
+        self.plan(
+            now + after,
+            Todo::End {
+                container: id.clone(),
+                run,
+                code,
+                because,
+            },
+        );
+    }
+
+    pub(super) fn grace_over(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        id: &ContainerId,
+        run: u64,
+    ) {
+        let process = self
+            .containers
+            .get(id)
+            .and_then(|container| container.process.as_ref());
+        if process.is_some_and(|process| process.run == run) {
+            self.kill_running(now, clock, id);
+        }
+    }
+
+    /// SIGKILL ends a running process at once.
+    pub(super) fn kill_running(&mut self, now: VirtualTime, clock: &LocalClock, id: &ContainerId) {
+        self.say_signal(id, Signal::Kill);
+        let code = 128 + Signal::Kill.number();
+        self.end_running(now, clock, id, code, ExitCause::Killed);
+    }
+
+    /// Ends whatever process the container has.
+    pub fn end_running(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        id: &ContainerId,
+        code: i32,
+        because: ExitCause,
+    ) {
+        let process = self
+            .containers
+            .get(id)
+            .and_then(|container| container.process.as_ref());
+        if let Some(run) = process.map(|process| process.run) {
+            self.end_process(now, clock, id, run, code, because);
+        }
+    }
+
+    pub(super) fn end_process(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        id: &ContainerId,
+        run: u64,
+        code: i32,
+        because: ExitCause,
+    ) {
+        let current = self
+            .containers
+            .get(id)
+            .and_then(|container| container.process.as_ref());
+        if current.is_none_or(|process| process.run != run) {
+            return;
+        }
+        let oom = because == ExitCause::OutOfMemory;
+        let truth = self.exit_status(now, clock, ExitCode::Known(code), oom);
+        self.output.push(Output::Truth(Payload::ContainerExited {
+            container: id.clone(),
+            exit: truth,
+            because,
+        }));
+        let mut said = truth;
+        let lost =
+            |effect: &RuntimeEffect| matches!(effect, RuntimeEffect::ExitCodeLost).then_some(());
+        if self.use_rule(lost).is_some() {
+            said.code = ExitCode::Unknown;
+            said.oom_killed = false;
+            self.say_forgotten(id);
+        }
+        let timeless =
+            |effect: &RuntimeEffect| matches!(effect, RuntimeEffect::ExitTimeMissing).then_some(());
+        if self.use_rule(timeless).is_some() {
+            said.exited_at = None;
+        }
+        self.record_exit(now, id, said);
+    }
+
+    /// The process ends and nobody will know how (power loss, monitor killed).
+    pub fn forget_exit(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        id: &ContainerId,
+        because: ExitCause,
+    ) {
+        if self
+            .containers
+            .get(id)
+            .is_none_or(|container| container.process.is_none())
+        {
+            return;
+        }
+        let truth = self.exit_status(now, clock, ExitCode::Known(137), false);
+        self.output.push(Output::Truth(Payload::ContainerExited {
+            container: id.clone(),
+            exit: truth,
+            because,
+        }));
+        self.say_forgotten(id);
+        let mut said = truth;
+        said.code = ExitCode::Unknown;
+        self.record_exit(now, id, said);
+    }
+
+    fn say_forgotten(&mut self, id: &ContainerId) {
+        let said = Payload::ContainerExitForgotten {
+            container: id.clone(),
+        };
+        self.output.push(Output::Truth(said));
+    }
+
+    fn record_exit(&mut self, now: VirtualTime, id: &ContainerId, exit: wavetank_port::ExitStatus) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        container.process = None;
+        container.state.status = ContainerStatus::Exited;
+        container.state.pid = None;
+        container.state.exit = Some(exit);
+        let stops = std::mem::take(&mut container.stops);
+        for call in stops {
+            self.answer(now, call, "stop", Ok(RuntimeReply::Done));
+        }
+        self.emit(
+            now,
+            RuntimeEvent::Exited {
+                id: id.clone(),
+                exit,
+            },
+        );
+    }
+
+    /// A running container's probe says unhealthy while the fault is in force.
+    pub fn set_unhealthy(&mut self, id: &ContainerId, fault: u32, unhealthy: bool) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        let Some(process) = &mut container.process else {
+            return;
+        };
+        if unhealthy {
+            process.unhealthy_by.insert(fault);
+        } else {
+            process.unhealthy_by.remove(&fault);
+        }
+        let healthy = process.unhealthy_by.is_empty();
+        let said = Payload::ContainerHealth {
+            container: id.clone(),
+            healthy,
+        };
+        self.output.push(Output::Truth(said));
+    }
+
+    /// Sends an event to whoever subscribes, unless a rule or a daemon that is down loses it.
+    pub(super) fn emit(&mut self, now: VirtualTime, event: RuntimeEvent) {
+        if let Some(fault) = self.daemon_down_by.first().copied() {
+            self.output.push(Output::Hit(fault));
+            return;
+        }
+        let name = event.name();
+        let dropped = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::DropEvent(event) if event == name => Some(()),
+            _ => None,
+        };
+        if self.use_rule(dropped).is_some() {
+            return;
+        }
+        let mut delay = self.stream.nanos(self.config.event_delay);
+        let late = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::DelayEvent(event, by) if event == name => Some(*by),
+            _ => None,
+        };
+        if let Some(by) = self.use_rule(late) {
+            delay += self.stream.nanos(by);
+        }
+        let twice = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::DuplicateEvent(event) if event == name => Some(()),
+            _ => None,
+        };
+        if self.use_rule(twice).is_some() {
+            let again = now + Duration::from_nanos(delay * 2 + 1);
+            self.plan(again, Todo::Emit(event.clone()));
+        }
+        self.plan(now + Duration::from_nanos(delay), Todo::Emit(event));
+    }
+}
