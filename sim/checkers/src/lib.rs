@@ -1,1 +1,25 @@
-//! placeholder
+//! The judges of a run: one property per file, fed with trace events and the plan, and nothing
+//! else, so that a stored trace is judged exactly as the run was.
+//!
+//! Map: `finding` (what is handed out: findings, verdicts, judgements), `checker` (the trait, and
+//! the report that checkers read models from and write findings to), `registry` (the table of all
+//! checkers), `judge` (runs the checkers that a plan names and comes to a verdict), `expect` (the
+//! plan's `eventually` and `never`), `model` (what several checkers need to know: the replicated
+//! store, the containers in truth, who is disturbed). `i01_...` to `i24_...` and `linearizable`
+//! are the checkers; each header says what counts as a breach and what is exempt, and why.
+//!
+//! # Determinism
+//! No clock, no randomness, no IO, ordered maps only: the same events give the same findings in
+//! the same order. Memory is bounded by what is alive in the run, not by its length.
+
+pub mod checker;
+pub mod expect;
+pub mod finding;
+pub mod judge;
+pub mod model;
+pub mod registry;
+
+pub use checker::{Checker, Report};
+pub use finding::{FaultOutcome, FaultSummary, Finding, Judgement, Verdict};
+pub use judge::Judge;
+pub use registry::{CHECKERS, CheckerEntry, entry};
