@@ -1,0 +1,265 @@
+//! Rules about the text of a file: its header, size, columns, blanks and what was left behind.
+
+use super::{Problem, Source};
+use crate::masked::{find_words, line_of};
+
+const COLUMNS_MAX: usize = 100;
+const LINES_MAX: usize = 500;
+
+/// Files that may be longer than the rest, each with its reason.
+const LONG_FILES: &[(&str, &str)] = &[(
+    "sim/scenario/src/plan.rs",
+    "one table: the whole vocabulary of a plan, almost all of it documentation",
+)];
+
+/// Folders in which every machine keeps something of its own. A path into one of them says where
+/// somebody worked, and works nowhere else.
+const MACHINE_FOLDERS: &[&str] = &["home", "Users", "root", "work", "mnt"];
+
+/// Words that promise work instead of doing it.
+const LEFTOVERS: &[&str] = &["TODO", "FIXME", "XXX", "HACK"];
+
+/// Every Rust file opens with what it owns.
+pub fn check_header(source: &Source) -> Vec<Problem> {
+    if !source.is_rust() || source.text.starts_with("//! ") {
+        return Vec::new();
+    }
+    let what = "starts without `//!`: say what the file owns, must not do, and where to look next";
+    vec![Problem::new(source, 1, what)]
+}
+
+/// Long files hide more than one thing.
+pub fn check_file_length(source: &Source) -> Vec<Problem> {
+    let lines = source.text.lines().count();
+    let listed = LONG_FILES.iter().any(|(path, _)| *path == source.path);
+    if !source.is_rust() || lines <= LINES_MAX || listed {
+        return Vec::new();
+    }
+    let what = format!("{lines} lines, at most {LINES_MAX}: split it, or list it with a reason");
+    vec![Problem::new(source, lines, what)]
+}
+
+/// An exemption that nobody needs any more is a hole.
+pub fn check_stale_exemptions(sources: &[Source]) -> Vec<Problem> {
+    let needed = |path: &str| {
+        sources
+            .iter()
+            .any(|source| source.path == path && source.text.lines().count() > LINES_MAX)
+    };
+    LONG_FILES
+        .iter()
+        .filter(|(path, _)| !needed(path))
+        .map(|(path, _)| Problem {
+            path: (*path).to_owned(),
+            line: 1,
+            what: "listed as a long file and is none: take it off the list".to_owned(),
+        })
+        .collect()
+}
+
+/// rustfmt leaves long strings and comments alone; people do not.
+pub fn check_columns(source: &Source) -> Vec<Problem> {
+    if !source.is_rust() && !source.path.ends_with(".yaml") {
+        return Vec::new();
+    }
+    by_line(source, |line| {
+        let columns = line.chars().count();
+        // An address cannot be broken.
+        (columns > COLUMNS_MAX && !line.contains("://"))
+            .then(|| format!("{columns} columns, at most {COLUMNS_MAX}"))
+    })
+}
+
+/// No tabs, no blanks at the end of a line, one newline at the end of the file.
+pub fn check_blanks(source: &Source) -> Vec<Problem> {
+    let mut problems = by_line(source, |line| {
+        if line.contains('\t') {
+            return Some("a tab: use spaces".to_owned());
+        }
+        (line.trim_end() != line).then(|| "blanks at the end of the line".to_owned())
+    });
+    let ends_well = source.text.ends_with('\n') && !source.text.ends_with("\n\n");
+    if !ends_well && !source.text.is_empty() {
+        let line = source.text.lines().count();
+        problems.push(Problem::new(
+            source,
+            line,
+            "should end with exactly one newline",
+        ));
+    }
+    problems
+}
+
+/// An exception carries its reason and goes away with its cause: `expect`, never its silent twin.
+pub fn check_allow(source: &Source) -> Vec<Problem> {
+    if !source.is_rust() {
+        return Vec::new();
+    }
+    let inside_attribute = |at: &usize| {
+        let before = source.code[..*at].trim_end();
+        before.ends_with(['[', ','])
+    };
+    find_words(&source.code, "allow(")
+        .filter(inside_attribute)
+        .map(|at| line_of(&source.code, at))
+        .map(|line| Problem::new(source, line, "use #[expect(lint, reason = \"...\")]"))
+        .collect()
+}
+
+/// Work that was put off belongs in an issue.
+pub fn check_leftovers(source: &Source) -> Vec<Problem> {
+    let words = LEFTOVERS.iter().copied();
+    let macros = ["todo!", "unimplemented!", "dbg!"]
+        .into_iter()
+        .filter(|_| source.is_rust());
+    words
+        .chain(macros)
+        .flat_map(|word| find_words(&source.unquoted, word).map(move |at| (word, at)))
+        .filter(|_| !is_about_leftovers(source))
+        .map(|(word, at)| {
+            let line = line_of(&source.unquoted, at);
+            Problem::new(source, line, format!("`{word}`: do it, or write an issue"))
+        })
+        .collect()
+}
+
+/// The lint tables name the macros that they forbid.
+fn is_about_leftovers(source: &Source) -> bool {
+    source.path == "clippy.toml" || source.path.ends_with("Cargo.toml")
+}
+
+/// A path of one machine works on no other.
+pub fn check_absolute_paths(source: &Source) -> Vec<Problem> {
+    by_line(source, |line| {
+        MACHINE_FOLDERS
+            .iter()
+            .map(|folder| format!("/{folder}/"))
+            .find(|folder| {
+                line.match_indices(folder.as_str())
+                    .any(|(at, _)| starts_path(line, at))
+            })
+            .map(|folder| format!("a path of one machine (`{folder}`)"))
+    })
+}
+
+/// Whether the slash at `at` is the first of its path.
+fn starts_path(line: &str, at: usize) -> bool {
+    line[..at].chars().next_back().is_none_or(|before| {
+        !before.is_alphanumeric() && !['.', '_', '-', '/', '}', '~', '*'].contains(&before)
+    })
+}
+
+fn by_line(source: &Source, check: impl Fn(&str) -> Option<String>) -> Vec<Problem> {
+    // `lines` would swallow a carriage return, which is a blank at the end of a line here.
+    let lines = source.text.split('\n').enumerate();
+    lines
+        .filter_map(|(index, line)| Some(Problem::new(source, index + 1, check(line)?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOWHERE: [usize; 0] = [];
+
+    fn lines(rule: fn(&Source) -> Vec<Problem>, path: &str, text: &str) -> Vec<usize> {
+        rule(&Source::new(path, text))
+            .into_iter()
+            .map(|problem| problem.line)
+            .collect()
+    }
+
+    #[test]
+    fn a_file_without_header_is_named() {
+        assert_eq!(lines(check_header, "a.rs", "use std::fmt;\n"), [1]);
+        assert_eq!(lines(check_header, "a.rs", "//! Owns nothing.\n"), NOWHERE);
+        assert_eq!(lines(check_header, "a.md", "text\n"), NOWHERE);
+    }
+
+    #[test]
+    fn a_long_file_is_named_unless_it_is_listed() {
+        let long = "//! Long.\n".repeat(LINES_MAX + 1);
+        assert_eq!(lines(check_file_length, "a.rs", &long), [501]);
+        assert_eq!(
+            lines(check_file_length, "sim/scenario/src/plan.rs", &long),
+            NOWHERE
+        );
+        assert_eq!(
+            lines(check_file_length, "a.rs", &"\n".repeat(LINES_MAX)),
+            NOWHERE
+        );
+    }
+
+    #[test]
+    fn an_exemption_that_is_not_needed_is_named() {
+        let short = Source::new("sim/scenario/src/plan.rs", "//! Short.\n");
+        assert_eq!(check_stale_exemptions(&[short]).len(), LONG_FILES.len());
+    }
+
+    #[test]
+    fn a_wide_line_is_named_unless_it_is_an_address() {
+        let wide = format!("//! {}\n", "x".repeat(100));
+        assert_eq!(lines(check_columns, "a.rs", &wide), [1]);
+        let address = format!("//! https://example.org/{}\n", "x".repeat(100));
+        assert_eq!(lines(check_columns, "a.rs", &address), NOWHERE);
+    }
+
+    #[test]
+    fn tabs_and_blanks_are_named() {
+        assert_eq!(lines(check_blanks, "a.rs", "a\n\tb\nc \nd\r\n"), [2, 3, 4]);
+        assert_eq!(lines(check_blanks, "a.rs", "a"), [1]);
+        assert_eq!(lines(check_blanks, "a.rs", "a\n\n"), [2]);
+    }
+
+    #[test]
+    fn a_silent_exception_is_named_wherever_it_stands() {
+        assert_eq!(lines(check_allow, "a.rs", "\n#[allow(dead_code)]\n"), [2]);
+        assert_eq!(
+            lines(check_allow, "a.rs", "#![cfg_attr(test, allow(unused))]\n"),
+            [1]
+        );
+        assert_eq!(
+            lines(check_allow, "a.rs", "fn allow(x: u8) {} // [allow(x)]\n"),
+            NOWHERE
+        );
+    }
+
+    #[test]
+    fn leftovers_are_named_in_code_and_comments_but_not_in_quotes() {
+        assert_eq!(
+            lines(check_leftovers, "a.rs", "// TODO later\ntodo!()\n"),
+            [1, 2]
+        );
+        assert_eq!(lines(check_leftovers, "a.md", "FIXME\n"), [1]);
+        assert_eq!(
+            lines(check_leftovers, "a.rs", "let a = \"TODO\";\n"),
+            NOWHERE
+        );
+    }
+
+    #[test]
+    fn a_path_of_one_machine_is_named() {
+        let path = ["", "home", "someone"].join("/");
+        assert_eq!(
+            lines(check_absolute_paths, "a.md", &format!("see {path}\n")),
+            NOWHERE
+        );
+        assert_eq!(
+            lines(check_absolute_paths, "a.md", &format!("see {path}/x\n")),
+            [1]
+        );
+        assert_eq!(
+            lines(
+                check_absolute_paths,
+                "a.md",
+                &format!("https://a.org{path}/x\n")
+            ),
+            NOWHERE
+        );
+        assert_eq!(
+            lines(check_absolute_paths, "a.md", "/var/lib/containerd\n"),
+            NOWHERE
+        );
+    }
+}
