@@ -487,7 +487,7 @@ pub enum Action {
     /// The runtime daemon is down while in force: calls fail as unavailable, events are lost,
     /// containers go on.
     DaemonRestart {
-        /// False: it comes back without its records; containers it knew run as orphans.
+        /// False: its records are gone, and its containers' processes with them.
         keeps_state: bool,
     },
     /// Listings succeed and name nothing (a daemon that answers before it has loaded its state).
@@ -540,6 +540,64 @@ pub enum Action {
         /// Field name.
         field: String,
     },
+}
+
+impl Action {
+    /// The kebab-case name, as scenario files spell it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::ProcessExit => "process-exit",
+            Action::ProcessKill => "process-kill",
+            Action::PowerLoss { .. } => "power-loss",
+            Action::Wipe => "wipe",
+            Action::Pause => "pause",
+            Action::SlowCpu { .. } => "slow-cpu",
+            Action::ClockJump { .. } => "clock-jump",
+            Action::ClockDrift { .. } => "clock-drift",
+            Action::Partition { .. } => "partition",
+            Action::LinkDelay { .. } => "link-delay",
+            Action::LinkLoss { .. } => "link-loss",
+            Action::LinkDuplicate { .. } => "link-duplicate",
+            Action::LinkReorder { .. } => "link-reorder",
+            Action::LinkCorrupt { .. } => "link-corrupt",
+            Action::LinkBandwidth { .. } => "link-bandwidth",
+            Action::LinkHold => "link-hold",
+            Action::DiskFull => "disk-full",
+            Action::DiskSlow { .. } => "disk-slow",
+            Action::DiskError => "disk-error",
+            Action::DiskLies => "disk-lies",
+            Action::BitRot { .. } => "bit-rot",
+            Action::RegistryError { .. } => "registry-error",
+            Action::RegistrySlow { .. } => "registry-slow",
+            Action::RegistryStall { .. } => "registry-stall",
+            Action::RegistryTruncate { .. } => "registry-truncate",
+            Action::RegistryWrongDigest { .. } => "registry-wrong-digest",
+            Action::RegistryMovedTag => "registry-moved-tag",
+            Action::RuntimeError { .. } => "runtime-error",
+            Action::RuntimeDelay { .. } => "runtime-delay",
+            Action::RuntimeHang { .. } => "runtime-hang",
+            Action::RuntimeLostReply { .. } => "runtime-lost-reply",
+            Action::RuntimeEventDrop { .. } => "runtime-event-drop",
+            Action::RuntimeEventDuplicate { .. } => "runtime-event-duplicate",
+            Action::RuntimeEventDelay { .. } => "runtime-event-delay",
+            Action::ExitBeforeStart { .. } => "exit-before-start",
+            Action::ExitCodeLost { .. } => "exit-code-lost",
+            Action::ExitTimeMissing { .. } => "exit-time-missing",
+            Action::KillDeadErrors => "kill-dead-errors",
+            Action::MonitorKill => "monitor-kill",
+            Action::DaemonRestart { .. } => "daemon-restart",
+            Action::EmptyListing { .. } => "empty-listing",
+            Action::Orphan => "orphan",
+            Action::TaskExit { .. } => "task-exit",
+            Action::TaskOom => "task-oom",
+            Action::TaskUnhealthy => "task-unhealthy",
+            Action::Operator { .. } => "operator",
+            Action::Membership { .. } => "membership",
+            Action::CodecRetype { .. } => "codec-retype",
+            Action::CodecRename { .. } => "codec-rename",
+            Action::CodecMissing { .. } => "codec-missing",
+        }
+    }
 }
 
 /// What is expected of a run.

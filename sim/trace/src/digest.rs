@@ -22,6 +22,15 @@ impl Digest {
         self.state.update(&number.to_le_bytes());
     }
 
+    /// Adds numbers, at one go.
+    pub fn numbers<const N: usize>(&mut self, numbers: &[u64; N]) {
+        let mut bytes = [[0; 8]; N];
+        for (bytes, number) in bytes.iter_mut().zip(numbers) {
+            *bytes = number.to_le_bytes();
+        }
+        self.state.update(bytes.as_flattened());
+    }
+
     /// Adds bytes, with their length, so that no two sequences look alike.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);

@@ -188,6 +188,11 @@ pub enum Payload {
         /// Which boot of the process.
         incarnation: Incarnation,
     },
+    /// World: a process gave up or could not start; its supervisor takes over.
+    GaveUp {
+        /// What it said.
+        why: String,
+    },
     /// World: a message left. Kept only in full traces.
     MessageSent {
         /// Receiver.

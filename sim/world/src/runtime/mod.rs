@@ -209,6 +209,18 @@ impl Runtime {
             .map(|(id, _)| id)
     }
 
+    /// As [`Runtime::running`], of one service by its label (`None` for any).
+    pub fn running_of<'s>(
+        &'s self,
+        service: Option<&'s str>,
+    ) -> impl Iterator<Item = &'s ContainerId> {
+        self.running().filter(move |id| {
+            let container = self.containers.get(*id);
+            let label = container.and_then(|it| it.state.labels.get("wavetank.service"));
+            service.is_none_or(|service| label.is_some_and(|label| label == service))
+        })
+    }
+
     /// The machine loses power: processes, calls and answers are gone, records and images stay.
     pub fn lose_power(&mut self, now: VirtualTime, clock: &LocalClock) {
         self.timeline.clear();
