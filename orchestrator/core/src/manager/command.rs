@@ -108,7 +108,10 @@ impl Plan {
             round,
             create: Vec::new(),
             desire: Vec::new(),
-            retire: Retire { losses, tasks: Vec::new() },
+            retire: Retire {
+                losses,
+                tasks: Vec::new(),
+            },
             forget: Vec::new(),
             overdue: Vec::new(),
             rollout: None,

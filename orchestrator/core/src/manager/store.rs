@@ -29,10 +29,10 @@ use wavetank_model::{
 use super::command::Command;
 use crate::message::Assignment;
 use index::Index;
+use records::ClientRecord;
 pub use records::{
     GenerationRecord, LeaseRecord, MemberRecord, NodeRecord, ServiceRecord, TaskRecord,
 };
-use records::ClientRecord;
 
 /// Version of the encoded store; another one is refused.
 const FORMAT: u8 = 1;
@@ -118,13 +118,14 @@ impl Store {
 
     /// The store that was encoded.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (found, body) =
-            bytes.split_first().ok_or_else(|| DecodeError::Damaged("it is empty".to_owned()))?;
+        let (found, body) = bytes
+            .split_first()
+            .ok_or_else(|| DecodeError::Damaged("it is empty".to_owned()))?;
         if *found != FORMAT {
             return Err(DecodeError::Format { found: *found });
         }
-        let data: Data = postcard::from_bytes(body)
-            .map_err(|error| DecodeError::Damaged(error.to_string()))?;
+        let data: Data =
+            postcard::from_bytes(body).map_err(|error| DecodeError::Damaged(error.to_string()))?;
         let index = Index::of(&data);
         Ok(Store { data, index })
     }
@@ -132,7 +133,9 @@ impl Store {
     /// Everything a node should be working on, in task id order: what is bound to it and has not
     /// ended. All tasks of one generation share one spec.
     pub fn assignments(&self, node: NodeId) -> Vec<Assignment> {
-        self.tasks_on(node).filter_map(|task| self.assignment(task)).collect()
+        self.tasks_on(node)
+            .filter_map(|task| self.assignment(task))
+            .collect()
     }
 
     fn assignment(&self, task: &TaskRecord) -> Option<Assignment> {
@@ -148,7 +151,10 @@ impl Store {
 
     /// The revision in which a node's assignments changed last; zero for an unknown node.
     pub fn assignments_revision(&self, node: NodeId) -> Revision {
-        self.data.nodes.get(&node).map_or(Revision(0), |record| record.assignments)
+        self.data
+            .nodes
+            .get(&node)
+            .map_or(Revision(0), |record| record.assignments)
     }
 
     /// One node.
@@ -173,7 +179,10 @@ impl Store {
 
     /// The newest attempt of a node to join that was answered, and the member id it got.
     pub fn joined(&self, node: NodeId) -> Option<(Incarnation, u64)> {
-        self.data.joined.get(&node).map(|record| (record.incarnation, record.member))
+        self.data
+            .joined
+            .get(&node)
+            .map(|record| (record.incarnation, record.member))
     }
 
     /// The last transition of a task that counts. `None` for a task that is unknown or has
@@ -225,12 +234,17 @@ impl Store {
     /// The tasks that are bound to a node and have not ended, in id order.
     pub fn tasks_on(&self, node: NodeId) -> impl Iterator<Item = &TaskRecord> {
         let ids = self.index.by_node.get(&node).map(|on_node| &on_node.tasks);
-        ids.into_iter().flatten().filter_map(|id| self.data.tasks.get(id))
+        ids.into_iter()
+            .flatten()
+            .filter_map(|id| self.data.tasks.get(id))
     }
 
     /// How many tasks are bound to a node and have not ended.
     pub fn tasks_on_count(&self, node: NodeId) -> usize {
-        self.index.by_node.get(&node).map_or(0, |on_node| on_node.tasks.len())
+        self.index
+            .by_node
+            .get(&node)
+            .map_or(0, |on_node| on_node.tasks.len())
     }
 
     /// Tasks without a node, in id order.
@@ -240,18 +254,27 @@ impl Store {
 
     /// What the tasks on a node take of it.
     pub fn used(&self, node: NodeId) -> Resources {
-        self.index.by_node.get(&node).map_or_else(Resources::default, |on_node| on_node.used())
+        self.index
+            .by_node
+            .get(&node)
+            .map_or_else(Resources::default, |on_node| on_node.used())
     }
 
     /// Who has a host port of a node.
     pub fn port_taken(&self, node: NodeId, port: u16) -> Option<TaskId> {
-        self.index.by_node.get(&node).and_then(|on_node| on_node.ports.get(&port).copied())
+        self.index
+            .by_node
+            .get(&node)
+            .and_then(|on_node| on_node.ports.get(&port).copied())
     }
 
     /// The spec that a task runs.
     pub fn spec_of(&self, task: &TaskRecord) -> Option<&Arc<ServiceSpec>> {
         let service = self.data.services.get(&task.service)?;
-        service.generations.get(&task.generation).map(|generation| &generation.spec)
+        service
+            .generations
+            .get(&task.generation)
+            .map(|generation| &generation.spec)
     }
 
     /// Counts the passes of the scheduler that were applied.

@@ -24,7 +24,11 @@ pub(super) struct Apply<'a> {
 }
 
 pub(super) fn apply(store: &mut Store, revision: Revision, command: &Command) -> Applied {
-    let mut apply = Apply { store, revision, changes: Vec::new() };
+    let mut apply = Apply {
+        store,
+        revision,
+        changes: Vec::new(),
+    };
     let result = match command {
         Command::Client { id, operation } => operations::once(&mut apply, *id, operation),
         other => {
@@ -32,19 +36,30 @@ pub(super) fn apply(store: &mut Store, revision: Revision, command: &Command) ->
             None
         }
     };
-    Applied { changes: apply.changes, result }
+    Applied {
+        changes: apply.changes,
+        result,
+    }
 }
 
 impl Apply<'_> {
     fn manager_command(&mut self, command: &Command) {
         match command {
             Command::Client { .. } => {}
-            Command::NodeUp { node, resources, labels } => self.node_up(*node, *resources, labels),
+            Command::NodeUp {
+                node,
+                resources,
+                labels,
+            } => self.node_up(*node, *resources, labels),
             Command::NodeDown { node } => self.node_down(*node),
             Command::Report { node, reports } => {
                 reports.iter().for_each(|report| self.report(*node, report));
             }
-            Command::Member { member, node, incarnation } => {
+            Command::Member {
+                member,
+                node,
+                incarnation,
+            } => {
                 self.member(*member, *node, *incarnation);
             }
             Command::LeaseExpire { lease, token } => self.lease_expire(lease, *token),
@@ -57,13 +72,18 @@ impl Apply<'_> {
     }
 
     fn node_up(&mut self, node: NodeId, resources: Resources, labels: &BTreeMap<String, String>) {
-        let record = self.store.data.nodes.entry(node).or_insert_with(|| NodeRecord {
-            resources,
-            labels: labels.clone(),
-            status: NodeStatus::Down,
-            availability: Availability::Active,
-            assignments: Revision(0),
-        });
+        let record = self
+            .store
+            .data
+            .nodes
+            .entry(node)
+            .or_insert_with(|| NodeRecord {
+                resources,
+                labels: labels.clone(),
+                status: NodeStatus::Down,
+                availability: Availability::Active,
+                assignments: Revision(0),
+            });
         let same = record.status == NodeStatus::Ready
             && record.resources == resources
             && record.labels == *labels;
@@ -79,7 +99,9 @@ impl Apply<'_> {
     /// What the node's tasks do is unknown from now on. Those with a volume stay bound: whoever
     /// comes back with the volume may still be writing to it.
     fn node_down(&mut self, node: NodeId) {
-        let Some(record) = self.store.data.nodes.get_mut(&node) else { return };
+        let Some(record) = self.store.data.nodes.get_mut(&node) else {
+            return;
+        };
         if record.status == NodeStatus::Down {
             return;
         }
@@ -96,13 +118,20 @@ impl Apply<'_> {
     }
 
     fn stays_bound(&self, task: TaskId) -> bool {
-        let Some(record) = self.store.task(task) else { return false };
-        let volume = self.store.spec_of(record).is_some_and(|spec| spec.volume.is_some());
+        let Some(record) = self.store.task(task) else {
+            return false;
+        };
+        let volume = self
+            .store
+            .spec_of(record)
+            .is_some_and(|spec| spec.volume.is_some());
         volume && record.desired != DesiredState::Removed
     }
 
     fn lose(&mut self, task: TaskId, message: String) {
-        let Some(record) = self.store.task(task) else { return };
+        let Some(record) = self.store.task(task) else {
+            return;
+        };
         let status = TaskStatus {
             state: TaskState::Lost,
             ready: false,
@@ -114,7 +143,9 @@ impl Apply<'_> {
     }
 
     fn count_loss(&mut self, task: TaskId) {
-        let Some(record) = self.store.data.tasks.get(&task) else { return };
+        let Some(record) = self.store.data.tasks.get(&task) else {
+            return;
+        };
         if record.is_ready()
             && record.desired == DesiredState::Running
             && let Some(service) = self.store.data.services.get_mut(&record.service)
@@ -126,7 +157,9 @@ impl Apply<'_> {
     /// One transition of one task. Only the next one in order counts; one that cannot follow is
     /// passed over, so that an agent that lost its memory does not block itself for ever.
     fn report(&mut self, node: NodeId, report: &TaskReport) {
-        let Some(record) = self.store.data.tasks.get_mut(&report.task) else { return };
+        let Some(record) = self.store.data.tasks.get_mut(&report.task) else {
+            return;
+        };
         let next = record.status.sequence + 1;
         if record.node != Some(node) || !record.is_live() || report.status.sequence != next {
             return;
@@ -146,7 +179,9 @@ impl Apply<'_> {
 
     /// A task of the newest generation that fails during its rollout counts against it, once.
     fn count_failure(&mut self, task: TaskId) {
-        let Some(record) = self.store.data.tasks.get_mut(&task) else { return };
+        let Some(record) = self.store.data.tasks.get_mut(&task) else {
+            return;
+        };
         let failed = matches!(record.status.state, TaskState::Failed | TaskState::Rejected);
         if !failed || record.counted || record.desired != DesiredState::Running {
             return;
@@ -162,18 +197,29 @@ impl Apply<'_> {
 
     fn member(&mut self, member: u64, node: NodeId, incarnation: Incarnation) {
         let data = &mut self.store.data;
-        let answered = data.joined.get(&node).is_some_and(|done| done.incarnation >= incarnation);
+        let answered = data
+            .joined
+            .get(&node)
+            .is_some_and(|done| done.incarnation >= incarnation);
         if answered || member <= data.member_last {
             return;
         }
         data.members.retain(|_, other| *other != node);
         data.members.insert(member, node);
         data.member_last = member;
-        data.joined.insert(node, MemberRecord { incarnation, member });
+        data.joined.insert(
+            node,
+            MemberRecord {
+                incarnation,
+                member,
+            },
+        );
     }
 
     fn lease_expire(&mut self, lease: &LeaseName, token: FencingToken) {
-        let Some(record) = self.store.data.leases.get_mut(lease) else { return };
+        let Some(record) = self.store.data.leases.get_mut(lease) else {
+            return;
+        };
         if record.token == token && record.holder.take().is_some() {
             self.changes.push(record.change(lease));
         }
@@ -181,13 +227,17 @@ impl Apply<'_> {
 
     fn plan(&mut self, plan: &Plan) {
         let name = &plan.service;
-        let Some(service) = self.store.data.services.get_mut(name) else { return };
+        let Some(service) = self.store.data.services.get_mut(name) else {
+            return;
+        };
         if service.round != plan.round {
             return;
         }
         service.round += 1;
         let careful = service.losses == plan.retire.losses;
-        plan.overdue.iter().for_each(|task| self.overdue(name, *task));
+        plan.overdue
+            .iter()
+            .for_each(|task| self.overdue(name, *task));
         for (task, desired, reason) in &plan.desire {
             self.desire_of(name, *task, *desired, *reason);
         }
@@ -203,7 +253,9 @@ impl Apply<'_> {
     }
 
     fn overdue(&mut self, service: &ServiceName, task: TaskId) {
-        let Some(record) = self.store.data.tasks.get_mut(&task) else { return };
+        let Some(record) = self.store.data.tasks.get_mut(&task) else {
+            return;
+        };
         if record.service != *service || record.counted {
             return;
         }
@@ -214,20 +266,28 @@ impl Apply<'_> {
     }
 
     fn desire_of(&mut self, name: &ServiceName, task: TaskId, desired: DesiredState, why: Reason) {
-        if self.store.task(task).is_some_and(|record| record.service == *name) {
+        if self
+            .store
+            .task(task)
+            .is_some_and(|record| record.service == *name)
+        {
             self.desire(task, desired, why);
         }
     }
 
     fn forget(&mut self, service: &ServiceName, task: TaskId) {
-        let Some(record) = self.store.task(task) else { return };
+        let Some(record) = self.store.task(task) else {
+            return;
+        };
         if record.service == *service && !record.is_live() {
             self.remove_task(task);
         }
     }
 
     fn create(&mut self, name: &ServiceName, new: NewTask) {
-        let Some(service) = self.store.data.services.get(name) else { return };
+        let Some(service) = self.store.data.services.get(name) else {
+            return;
+        };
         let runs = !service.stopped && !service.deleting;
         if !runs || !service.generations.contains_key(&new.generation) {
             return;
@@ -250,7 +310,9 @@ impl Apply<'_> {
     }
 
     fn rollout(&mut self, name: &ServiceName, step: RolloutStep) {
-        let Some(service) = self.store.data.services.get_mut(name) else { return };
+        let Some(service) = self.store.data.services.get_mut(name) else {
+            return;
+        };
         match (step, service.rollout) {
             (RolloutStep::Complete, RolloutState::Updating) => {
                 complete(service);
@@ -285,9 +347,15 @@ impl Apply<'_> {
 
     fn bind(&mut self, task: TaskId, node: NodeId) {
         let store = &mut *self.store;
-        let Some(record) = store.data.tasks.get_mut(&task) else { return };
-        let Some(service) = store.data.services.get_mut(&record.service) else { return };
-        let Some(generation) = service.generations.get(&record.generation) else { return };
+        let Some(record) = store.data.tasks.get_mut(&task) else {
+            return;
+        };
+        let Some(service) = store.data.services.get_mut(&record.service) else {
+            return;
+        };
+        let Some(generation) = service.generations.get(&record.generation) else {
+            return;
+        };
         if generation.spec.volume.is_some() {
             service.home.get_or_insert(node);
         }
@@ -301,7 +369,9 @@ impl Apply<'_> {
     }
 
     fn explain(&mut self, task: TaskId, message: &str) {
-        let Some(record) = self.store.data.tasks.get_mut(&task) else { return };
+        let Some(record) = self.store.data.tasks.get_mut(&task) else {
+            return;
+        };
         if record.status.state != TaskState::Pending || record.status.message == message {
             return;
         }
@@ -316,7 +386,9 @@ impl Apply<'_> {
     /// Wants more of a task than before; never less. A task that no agent knows of ends at once,
     /// and so does one whose node is down if it is to be removed.
     pub(super) fn desire(&mut self, task: TaskId, desired: DesiredState, reason: Reason) {
-        let Some(record) = self.store.data.tasks.get_mut(&task) else { return };
+        let Some(record) = self.store.data.tasks.get_mut(&task) else {
+            return;
+        };
         if desired <= record.desired {
             return;
         }
@@ -338,7 +410,9 @@ impl Apply<'_> {
     }
 
     fn shut_down_unbound(&mut self, task: TaskId, reason: Reason) {
-        let Some(record) = self.store.task(task) else { return };
+        let Some(record) = self.store.task(task) else {
+            return;
+        };
         let status = TaskStatus {
             state: TaskState::Shutdown,
             reason: Some(reason),
@@ -349,9 +423,14 @@ impl Apply<'_> {
     }
 
     fn settle_on_down_node(&mut self, task: TaskId, node: NodeId) {
-        let down = self.store.node(node).is_some_and(|record| record.status == NodeStatus::Down);
-        let removed =
-            self.store.task(task).is_some_and(|record| record.desired == DesiredState::Removed);
+        let down = self
+            .store
+            .node(node)
+            .is_some_and(|record| record.status == NodeStatus::Down);
+        let removed = self
+            .store
+            .task(task)
+            .is_some_and(|record| record.desired == DesiredState::Removed);
         if down && removed {
             self.lose(task, format!("{node} is down"));
         }
@@ -363,7 +442,9 @@ impl Apply<'_> {
             self.count_loss(task);
         }
         let store = &mut *self.store;
-        let Some(record) = store.data.tasks.get_mut(&task) else { return };
+        let Some(record) = store.data.tasks.get_mut(&task) else {
+            return;
+        };
         let from = std::mem::replace(&mut record.status, status).state;
         self.changes.push(record.change(Some(from)));
         if record.is_live() {
@@ -382,27 +463,36 @@ impl Apply<'_> {
     /// An ended task that should be gone is gone; a service that should be gone goes with its
     /// last task.
     fn settle(&mut self, task: TaskId) {
-        let gone = |record: &TaskRecord| {
-            !record.is_live() && record.desired == DesiredState::Removed
-        };
+        let gone =
+            |record: &TaskRecord| !record.is_live() && record.desired == DesiredState::Removed;
         if self.store.task(task).is_some_and(gone) {
             self.remove_task(task);
         }
     }
 
     fn remove_task(&mut self, task: TaskId) {
-        let Some(record) = self.store.data.tasks.remove(&task) else { return };
+        let Some(record) = self.store.data.tasks.remove(&task) else {
+            return;
+        };
         self.store.index.remove(&record);
-        self.changes.push(Change::TaskRemoved { task, service: record.service.clone() });
+        self.changes.push(Change::TaskRemoved {
+            task,
+            service: record.service.clone(),
+        });
         self.settle_service(&record.service);
     }
 
     /// Removes a service that is being deleted once it has no tasks.
     pub(super) fn settle_service(&mut self, name: &ServiceName) {
-        let deleting = self.store.service(name).is_some_and(|service| service.deleting);
+        let deleting = self
+            .store
+            .service(name)
+            .is_some_and(|service| service.deleting);
         if deleting && self.store.tasks_count(name) == 0 {
             self.store.data.services.remove(name);
-            self.changes.push(Change::ServiceRemoved { service: name.clone() });
+            self.changes.push(Change::ServiceRemoved {
+                service: name.clone(),
+            });
         }
     }
 
@@ -415,17 +505,24 @@ impl Apply<'_> {
 
     /// Forgets specs that no task has and that nobody can go back to.
     pub(super) fn collect_generations(&mut self, name: &ServiceName) {
-        let Some(service) = self.store.service(name) else { return };
+        let Some(service) = self.store.service(name) else {
+            return;
+        };
         let few = 1 + service.completed.len();
         if service.generations.len() <= few {
             return;
         }
-        let mut keep: std::collections::BTreeSet<_> =
-            self.store.tasks_of(name).map(|task| task.generation).collect();
+        let mut keep: std::collections::BTreeSet<_> = self
+            .store
+            .tasks_of(name)
+            .map(|task| task.generation)
+            .collect();
         keep.extend(service.completed.iter().copied());
         keep.insert(service.generation);
         if let Some(service) = self.store.data.services.get_mut(name) {
-            service.generations.retain(|generation, _| keep.contains(generation));
+            service
+                .generations
+                .retain(|generation, _| keep.contains(generation));
         }
     }
 }
@@ -435,7 +532,9 @@ fn complete(service: &mut ServiceRecord) {
     let template = service.template();
     let generations = &service.generations;
     service.completed.retain(|done| {
-        generations.get(done).is_some_and(|record| record.template != template)
+        generations
+            .get(done)
+            .is_some_and(|record| record.template != template)
     });
     service.completed.push(service.generation);
     let excess = service.completed.len().saturating_sub(2);
@@ -448,8 +547,13 @@ fn may_follow(before: &TaskStatus, after: &TaskStatus) -> bool {
     let readiness = before.state == TaskState::Running
         && after.state == TaskState::Running
         && before.attempt == after.attempt;
-    let managers =
-        matches!(after.state, TaskState::Pending | TaskState::Assigned | TaskState::Lost);
+    let managers = matches!(
+        after.state,
+        TaskState::Pending | TaskState::Assigned | TaskState::Lost
+    );
     readiness
-        || !managers && before.state.may_become(before.attempt, after.state, after.attempt)
+        || !managers
+            && before
+                .state
+                .may_become(before.attempt, after.state, after.attempt)
 }

@@ -54,7 +54,10 @@ impl Index {
 
     /// A task was written down.
     pub fn add(&mut self, task: &TaskRecord) {
-        self.by_service.entry(task.service.clone()).or_default().insert(task.id);
+        self.by_service
+            .entry(task.service.clone())
+            .or_default()
+            .insert(task.id);
         if task.node.is_none() && task.is_live() {
             self.pending.insert(task.id);
         }
@@ -62,11 +65,15 @@ impl Index {
 
     /// A task got its node.
     pub fn bind(&mut self, task: &TaskRecord, spec: &ServiceSpec) {
-        let Some(node) = task.node.filter(|_| task.is_live()) else { return };
+        let Some(node) = task.node.filter(|_| task.is_live()) else {
+            return;
+        };
         self.pending.remove(&task.id);
         let on_node = self.by_node.entry(node).or_default();
         on_node.tasks.insert(task.id);
-        on_node.ports.extend(spec.ports.iter().map(|port| (*port, task.id)));
+        on_node
+            .ports
+            .extend(spec.ports.iter().map(|port| (*port, task.id)));
         on_node.cpu_millis += u64::from(spec.resources.cpu_millis);
         on_node.memory_bytes += u128::from(spec.resources.memory_bytes);
     }
@@ -74,7 +81,9 @@ impl Index {
     /// A task ended: it takes nothing of its node any more.
     pub fn release(&mut self, task: &TaskRecord, spec: &ServiceSpec) {
         self.pending.remove(&task.id);
-        let Some(on_node) = task.node.and_then(|node| self.by_node.get_mut(&node)) else { return };
+        let Some(on_node) = task.node.and_then(|node| self.by_node.get_mut(&node)) else {
+            return;
+        };
         if !on_node.tasks.remove(&task.id) {
             return;
         }

@@ -44,7 +44,9 @@ pub(super) fn once(apply: &mut Apply<'_>, id: RequestId, operation: &Operation) 
 }
 
 fn remember(store: &mut Store, id: RequestId, answer: Answer) {
-    let Some(client) = store.data.clients.get_mut(&id.client) else { return };
+    let Some(client) = store.data.clients.get_mut(&id.client) else {
+        return;
+    };
     client.answers.insert(id.sequence, answer);
     while client.answers.len() > ANSWERS_MAX {
         if let Some((sequence, _)) = client.answers.pop_first() {
@@ -56,12 +58,12 @@ fn remember(store: &mut Store, id: RequestId, answer: Answer) {
 /// Answers what can be answered without a change.
 pub(super) fn read(store: &Store, operation: &Operation) -> Answer {
     match operation {
-        Operation::Get { key } => {
-            Ok(Outcome::Value { value: store.data.entries.get(key).cloned() })
-        }
-        Operation::GetService { service } => {
-            Ok(Outcome::Service { service: view(store, service) })
-        }
+        Operation::Get { key } => Ok(Outcome::Value {
+            value: store.data.entries.get(key).cloned(),
+        }),
+        Operation::GetService { service } => Ok(Outcome::Service {
+            service: view(store, service),
+        }),
         Operation::LeaseRenew { lease, token } => {
             held(store, lease, *token).map(|_| Outcome::Granted { token: *token })
         }
@@ -116,7 +118,9 @@ fn deploy(apply: &mut Apply<'_>, spec: &ServiceSpec) -> Answer {
             update(service, spec);
             service
         }
-        None => services.entry(spec.name.clone()).or_insert_with(|| first(spec)),
+        None => services
+            .entry(spec.name.clone())
+            .or_insert_with(|| first(spec)),
     };
     let change = service.change();
     finish(apply, &spec.name, change)
@@ -125,7 +129,10 @@ fn deploy(apply: &mut Apply<'_>, spec: &ServiceSpec) -> Answer {
 /// The record of a service that was just deployed for the first time.
 fn first(spec: &ServiceSpec) -> ServiceRecord {
     let generation = Generation(1);
-    let record = GenerationRecord { spec: Arc::new(spec.clone()), template: generation };
+    let record = GenerationRecord {
+        spec: Arc::new(spec.clone()),
+        template: generation,
+    };
     ServiceRecord {
         spec: spec.clone(),
         generation,
@@ -154,17 +161,26 @@ fn update(service: &mut ServiceRecord, spec: &ServiceSpec) {
 /// Would tasks of both specs be the same? The number of tasks and the pace of updates are the
 /// service's business, not the tasks'.
 fn same_template(a: &ServiceSpec, b: &ServiceSpec) -> bool {
-    let normal =
-        |spec: &ServiceSpec| ServiceSpec { mode: b.mode, update: b.update, ..spec.clone() };
+    let normal = |spec: &ServiceSpec| ServiceSpec {
+        mode: b.mode,
+        update: b.update,
+        ..spec.clone()
+    };
     normal(a) == normal(b)
 }
 
 /// Gives a service its next generation.
 fn advance(service: &mut ServiceRecord, spec: ServiceSpec, rollout: RolloutState) {
     service.generation = service.generation.next();
-    let twin = service.generations.values().find(|record| same_template(&record.spec, &spec));
+    let twin = service
+        .generations
+        .values()
+        .find(|record| same_template(&record.spec, &spec));
     let template = twin.map_or(service.generation, |record| record.template);
-    let record = GenerationRecord { spec: Arc::new(spec), template };
+    let record = GenerationRecord {
+        spec: Arc::new(spec),
+        template,
+    };
     service.generations.insert(service.generation, record);
     service.rollout = rollout;
     service.failures = 0;
@@ -172,7 +188,9 @@ fn advance(service: &mut ServiceRecord, spec: ServiceSpec, rollout: RolloutState
 
 /// Makes the last completed generation the next one. False if there is none to go back to.
 pub(super) fn roll_back(service: &mut ServiceRecord) -> bool {
-    let target = service.rollback_target().and_then(|target| service.generations.get(&target));
+    let target = service
+        .rollback_target()
+        .and_then(|target| service.generations.get(&target));
     let Some(target) = target else { return false };
     let spec = ServiceSpec {
         mode: service.spec.mode,
@@ -189,7 +207,9 @@ fn scale(apply: &mut Apply<'_>, name: &ServiceName, replicas: u32) -> Answer {
     let mut spec = service.spec.clone();
     spec.mode = match spec.mode {
         ServiceMode::Replicated { .. } => ServiceMode::Replicated { replicas },
-        ServiceMode::Job { .. } => ServiceMode::Job { completions: replicas },
+        ServiceMode::Job { .. } => ServiceMode::Job {
+            completions: replicas,
+        },
         ServiceMode::Global => {
             return Err(invalid(format!(
                 "{name} is a global service: it has one task on every eligible agent"
@@ -205,7 +225,9 @@ fn scale(apply: &mut Apply<'_>, name: &ServiceName, replicas: u32) -> Answer {
 fn rollback(apply: &mut Apply<'_>, name: &ServiceName) -> Answer {
     let service = existing(apply, name)?;
     if !roll_back(service) {
-        return Err(invalid(format!("{name} has no other completed generation to go back to")));
+        return Err(invalid(format!(
+            "{name} has no other completed generation to go back to"
+        )));
     }
     let change = service.change();
     finish(apply, name, change)
@@ -236,7 +258,12 @@ fn start(apply: &mut Apply<'_>, name: &ServiceName) -> Answer {
 /// Deleting a service takes its tasks along, in the same log entry: there is no moment in which
 /// tasks run that belong to nothing.
 fn delete(apply: &mut Apply<'_>, name: &ServiceName) -> Answer {
-    let service = apply.store.data.services.get_mut(name).ok_or_else(|| unknown_service(name))?;
+    let service = apply
+        .store
+        .data
+        .services
+        .get_mut(name)
+        .ok_or_else(|| unknown_service(name))?;
     if service.deleting {
         return done(apply);
     }
@@ -250,10 +277,13 @@ fn delete(apply: &mut Apply<'_>, name: &ServiceName) -> Answer {
 
 /// Wants all tasks of a service to end; ended ones are left alone unless they should be gone.
 fn want_all(apply: &mut Apply<'_>, name: &ServiceName, desired: DesiredState) {
-    let concerned =
-        |task: &&super::TaskRecord| task.is_live() || desired == DesiredState::Removed;
-    let ids: Vec<TaskId> =
-        apply.store.tasks_of(name).filter(concerned).map(|task| task.id).collect();
+    let concerned = |task: &&super::TaskRecord| task.is_live() || desired == DesiredState::Removed;
+    let ids: Vec<TaskId> = apply
+        .store
+        .tasks_of(name)
+        .filter(concerned)
+        .map(|task| task.id)
+        .collect();
     for id in ids {
         apply.desire(id, desired, Reason::TerminatedByOperator);
     }
@@ -265,7 +295,9 @@ fn set_availability(apply: &mut Apply<'_>, node: NodeId, availability: Availabil
         .data
         .nodes
         .get_mut(&node)
-        .ok_or_else(|| OperationError::NotFound { what: format!("node {node}") })?;
+        .ok_or_else(|| OperationError::NotFound {
+            what: format!("node {node}"),
+        })?;
     if record.availability != availability {
         record.availability = availability;
         let change = record.change(node);
@@ -279,7 +311,11 @@ fn put(apply: &mut Apply<'_>, key: &str, value: &str, claim: Option<&Claim>) -> 
     if let Some((lease, token)) = lease {
         held(apply.store, lease, token)?;
     }
-    apply.store.data.entries.insert(key.to_owned(), value.to_owned());
+    apply
+        .store
+        .data
+        .entries
+        .insert(key.to_owned(), value.to_owned());
     apply.changes.push(Change::Entry {
         key: key.to_owned(),
         value: value.to_owned(),
@@ -292,12 +328,27 @@ fn put(apply: &mut Apply<'_>, key: &str, value: &str, claim: Option<&Claim>) -> 
 
 fn acquire(apply: &mut Apply<'_>, lease: &LeaseName, holder: &str, ttl: Duration) -> Answer {
     validate::lease(lease, holder, ttl)?;
-    let free = || LeaseRecord { holder: None, token: FencingToken(0), ttl };
-    let record = apply.store.data.leases.entry(lease.clone()).or_insert_with(free);
+    let free = || LeaseRecord {
+        holder: None,
+        token: FencingToken(0),
+        ttl,
+    };
+    let record = apply
+        .store
+        .data
+        .leases
+        .entry(lease.clone())
+        .or_insert_with(free);
     if let Some(other) = record.holder.as_deref().filter(|other| *other != holder) {
-        return Ok(Outcome::Held { holder: other.to_owned() });
+        return Ok(Outcome::Held {
+            holder: other.to_owned(),
+        });
     }
-    *record = LeaseRecord { holder: Some(holder.to_owned()), token: record.token.next(), ttl };
+    *record = LeaseRecord {
+        holder: Some(holder.to_owned()),
+        token: record.token.next(),
+        ttl,
+    };
     let (token, change) = (record.token, record.change(lease));
     apply.changes.push(change);
     Ok(Outcome::Granted { token })
@@ -323,11 +374,17 @@ fn held<'a>(
         .data
         .leases
         .get(lease)
-        .ok_or_else(|| OperationError::NotFound { what: format!("lease {lease}") })?;
+        .ok_or_else(|| OperationError::NotFound {
+            what: format!("lease {lease}"),
+        })?;
     if record.token == given && record.holder.is_some() {
         return Ok(record);
     }
-    Err(OperationError::Fenced { lease: lease.clone(), given, newest: record.token })
+    Err(OperationError::Fenced {
+        lease: lease.clone(),
+        given,
+        newest: record.token,
+    })
 }
 
 /// A service that exists and is not on its way out.
@@ -352,11 +409,15 @@ fn finish(apply: &mut Apply<'_>, name: &ServiceName, change: Change) -> Answer {
 }
 
 fn done(apply: &Apply<'_>) -> Answer {
-    Ok(Outcome::Done { revision: apply.revision })
+    Ok(Outcome::Done {
+        revision: apply.revision,
+    })
 }
 
 fn unknown_service(name: &ServiceName) -> OperationError {
-    OperationError::NotFound { what: format!("service {name}") }
+    OperationError::NotFound {
+        what: format!("service {name}"),
+    }
 }
 
 pub(super) fn invalid(why: impl Into<String>) -> OperationError {

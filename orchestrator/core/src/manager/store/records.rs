@@ -35,11 +35,17 @@ impl NodeRecord {
 
     /// Does the node have all these labels?
     pub fn has_labels(&self, wanted: &BTreeMap<String, String>) -> bool {
-        wanted.iter().all(|(key, value)| self.labels.get(key) == Some(value))
+        wanted
+            .iter()
+            .all(|(key, value)| self.labels.get(key) == Some(value))
     }
 
     pub(super) fn change(&self, node: NodeId) -> Change {
-        Change::Node { node, status: self.status, availability: self.availability }
+        Change::Node {
+            node,
+            status: self.status,
+            availability: self.availability,
+        }
     }
 }
 
@@ -88,18 +94,27 @@ impl ServiceRecord {
 
     /// What a generation runs.
     pub fn template_of(&self, generation: Generation) -> Generation {
-        self.generations.get(&generation).map_or(generation, |record| record.template)
+        self.generations
+            .get(&generation)
+            .map_or(generation, |record| record.template)
     }
 
     /// Is the newest generation on its way in?
     pub fn is_rolling(&self) -> bool {
-        matches!(self.rollout, RolloutState::Updating | RolloutState::RollingBack)
+        matches!(
+            self.rollout,
+            RolloutState::Updating | RolloutState::RollingBack
+        )
     }
 
     /// The newest completed generation that runs something else than the current one.
     pub fn rollback_target(&self) -> Option<Generation> {
         let current = self.template();
-        self.completed.iter().rev().copied().find(|done| self.template_of(*done) != current)
+        self.completed
+            .iter()
+            .rev()
+            .copied()
+            .find(|done| self.template_of(*done) != current)
     }
 
     /// Does the service run tasks to completion?
@@ -185,7 +200,11 @@ pub struct LeaseRecord {
 
 impl LeaseRecord {
     pub(super) fn change(&self, lease: &LeaseName) -> Change {
-        Change::Lease { lease: lease.clone(), holder: self.holder.clone(), token: self.token }
+        Change::Lease {
+            lease: lease.clone(),
+            holder: self.holder.clone(),
+            token: self.token,
+        }
     }
 }
 

@@ -26,11 +26,17 @@ pub(super) fn deploy(store: &Store, wanted: &ServiceSpec) -> Verdict {
     spec(wanted)?;
     if let Some(service) = store.service(&wanted.name) {
         ensure(!service.deleting, || {
-            format!("{} is being deleted; deploy it again once it is gone", wanted.name)
+            format!(
+                "{} is being deleted; deploy it again once it is gone",
+                wanted.name
+            )
         })?;
         let (now, then) = (mode_name(service.spec.mode), mode_name(wanted.mode));
         ensure(now == then, || {
-            format!("{} is {now} and cannot become {then}; delete it first", wanted.name)
+            format!(
+                "{} is {now} and cannot become {then}; delete it first",
+                wanted.name
+            )
         })?;
     }
     volume_is_free(store, wanted)
@@ -38,12 +44,16 @@ pub(super) fn deploy(store: &Store, wanted: &ServiceSpec) -> Verdict {
 
 /// A volume has one writer, so it belongs to one service.
 fn volume_is_free(store: &Store, wanted: &ServiceSpec) -> Verdict {
-    let Some(volume) = &wanted.volume else { return Ok(()) };
+    let Some(volume) = &wanted.volume else {
+        return Ok(());
+    };
     let owner = store.services().iter().find(|(name, service)| {
         **name != wanted.name && service.spec.volume.as_ref() == Some(volume)
     });
     match owner {
-        Some((name, _)) => Err(invalid(format!("volume `{volume}` belongs to service {name}"))),
+        Some((name, _)) => Err(invalid(format!(
+            "volume `{volume}` belongs to service {name}"
+        ))),
         None => Ok(()),
     }
 }
@@ -51,11 +61,16 @@ fn volume_is_free(store: &Store, wanted: &ServiceSpec) -> Verdict {
 /// Does the spec make sense by itself?
 pub(super) fn spec(spec: &ServiceSpec) -> Verdict {
     name("service name", &spec.name.0)?;
-    ensure(!spec.image.0.is_empty(), || "the image has no name".to_owned())?;
+    ensure(!spec.image.0.is_empty(), || {
+        "the image has no name".to_owned()
+    })?;
     replicas(spec)?;
     update(&spec.update)?;
     ensure(spec.stop_grace <= STOP_GRACE_MAX, || {
-        format!("a stop grace of {:?} is longer than an hour", spec.stop_grace)
+        format!(
+            "a stop grace of {:?} is longer than an hour",
+            spec.stop_grace
+        )
     })?;
     ports(&spec.ports)?;
     if let Some(volume) = &spec.volume {
@@ -92,8 +107,12 @@ fn ports(ports: &[u16]) -> Verdict {
 }
 
 fn health(health: &HealthCheck) -> Verdict {
-    ensure(!health.interval.is_zero(), || "a health check needs an interval".to_owned())?;
-    ensure(!health.timeout.is_zero(), || "a health check needs a timeout".to_owned())?;
+    ensure(!health.interval.is_zero(), || {
+        "a health check needs an interval".to_owned()
+    })?;
+    ensure(!health.timeout.is_zero(), || {
+        "a health check needs a timeout".to_owned()
+    })?;
     ensure(health.failures_max > 0, || {
         "a health check needs at least one failure to fail".to_owned()
     })
@@ -104,18 +123,23 @@ fn election(election: &ElectionSpec) -> Verdict {
     if let ElectionBackend::LockFile { volume } = &election.backend {
         name("volume name", volume)?;
     }
-    ensure(!election.renew.is_zero() && election.renew < election.ttl, || {
-        format!(
-            "a lease of {:?} cannot be kept by renewing it every {:?}",
-            election.ttl, election.renew
-        )
-    })
+    ensure(
+        !election.renew.is_zero() && election.renew < election.ttl,
+        || {
+            format!(
+                "a lease of {:?} cannot be kept by renewing it every {:?}",
+                election.ttl, election.renew
+            )
+        },
+    )
 }
 
 /// May this lease be asked for?
 pub(super) fn lease(lease: &LeaseName, holder: &str, ttl: Duration) -> Verdict {
     name("lease name", &lease.0)?;
-    ensure(!holder.is_empty(), || "a lease needs a holder's name".to_owned())?;
+    ensure(!holder.is_empty(), || {
+        "a lease needs a holder's name".to_owned()
+    })?;
     ensure(!ttl.is_zero(), || "a lease needs a time to live".to_owned())
 }
 
