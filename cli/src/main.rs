@@ -1,2 +1,90 @@
-//! placeholder
-fn main() {}
+//! The `wavetank` binary: arguments in, one file per command, an exit code out.
+//!
+//! Map: `commands` (one file per command), `files` (which scenario files a path means, and how
+//! they are read), `overrides` (`--set`), `seeds` (how seeds are written), `runner` (the only
+//! place that starts the engine), `sweep` (many runs on many threads), `determinism` (the same
+//! seed again, here and in another process), `store` (traces on disk), `output` (what goes where,
+//! colours, broken pipes), `failure` (why a command ended without a verdict).
+//!
+//! Nothing in here decides what a run does: that is all in the plan. Data goes to stdout, logs,
+//! progress and complaints to stderr.
+
+mod commands;
+mod determinism;
+mod failure;
+mod files;
+mod output;
+mod overrides;
+mod runner;
+mod seeds;
+mod store;
+mod sweep;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::failure::Failure;
+
+/// Breaks a simulated container orchestrator on schedule, and checks that what must always hold
+/// did hold.
+///
+/// Exit codes: 0 pass, 1 a property was violated, 2 wrong usage or invalid scenario,
+/// 3 inconclusive, 4 nothing selected, 5 non-determinism, 6 wavetank itself failed.
+#[derive(Parser)]
+#[command(name = "wavetank", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(commands::run::RunArguments),
+    Check(commands::check::CheckArguments),
+    #[command(subcommand)]
+    Scenario(commands::scenario::ScenarioCommand),
+    Faults(commands::faults::FaultsArguments),
+    Report(commands::report::ReportArguments),
+    Trace(commands::trace::TraceArguments),
+    Bench(commands::bench::BenchArguments),
+    #[command(hide = true)]
+    BenchRow(commands::bench_row::BenchRowArguments),
+    #[command(hide = true)]
+    Digests(commands::digests::DigestsArguments),
+}
+
+fn main() -> ExitCode {
+    // clap itself ends wrong usage with exit code 2, which is ours for it too.
+    let arguments = Arguments::parse();
+    start_logging();
+    runner::keep_panics_quiet();
+    let result = match arguments.command {
+        Command::Run(arguments) => commands::run::run(&arguments),
+        Command::Check(arguments) => commands::check::run(&arguments),
+        Command::Scenario(command) => commands::scenario::run(&command),
+        Command::Faults(arguments) => commands::faults::run(&arguments),
+        Command::Report(arguments) => commands::report::run(&arguments),
+        Command::Trace(arguments) => commands::trace::run(&arguments),
+        Command::Bench(arguments) => commands::bench::run(&arguments),
+        Command::BenchRow(arguments) => commands::bench_row::run(&arguments),
+        Command::Digests(arguments) => commands::digests::run(&arguments),
+    };
+    ExitCode::from(result.unwrap_or_else(|failure: Failure| {
+        output::complain(&failure.to_string());
+        failure.exit_code()
+    }))
+}
+
+fn start_logging() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(output::stderr_has_color())
+        .init();
+}

@@ -128,13 +128,13 @@ impl RunReport {
     pub fn judged(
         run: RunIdentity,
         judgement: Judgement,
-        digest: String,
+        digest: Option<String>,
         events: u64,
         virtual_time: Duration,
     ) -> Self {
         RunReport {
             verdict: judgement.verdict.into(),
-            digest: Some(digest),
+            digest,
             findings: judgement.findings,
             faults: judgement.faults,
             inconclusive: judgement.inconclusive,

@@ -192,3 +192,12 @@ fn closing_line(summary: &Summary) -> String {
         digest.unwrap_or_default()
     )
 }
+
+/// Any other list: rows of text under a header.
+pub fn list(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>, style: Style) -> String {
+    let mut table = empty(style, header);
+    for row in rows {
+        table.add_row(row);
+    }
+    format!("{table}\n")
+}

@@ -1,0 +1,11 @@
+//! One file per command: its arguments, what it does, what it prints, its exit code.
+
+pub mod bench;
+pub mod bench_row;
+pub mod check;
+pub mod digests;
+pub mod faults;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod trace;

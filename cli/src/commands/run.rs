@@ -1,0 +1,229 @@
+//! `wavetank run`: scenarios over their seeds, a verdict for each.
+
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use wavetank_reports::{RunReport, RunVerdict, Summary, exit_code};
+use wavetank_scenario::Scenario;
+
+use crate::determinism::{self, DigestRequest, OtherProcess};
+use crate::failure::Failure;
+use crate::output::{self, Format};
+use crate::runner::{self, Execute};
+use crate::seeds::{parse_range, parse_seed};
+use crate::{files, store, sweep};
+
+/// Run scenarios over their seeds, and say what was violated and how to see it again.
+#[derive(Args)]
+pub struct RunArguments {
+    /// Scenario files, and folders to search for them.
+    #[arg(required = true)]
+    paths: Vec<PathBuf>,
+    /// Only these seeds, decimal or 0x hexadecimal; may be given several times.
+    #[arg(long, value_name = "N", value_parser = parse_seed, value_delimiter = ',')]
+    #[arg(conflicts_with = "seeds")]
+    seed: Vec<u64>,
+    /// Seeds from A up to but without B (`A..=B` includes it), instead of the file's own.
+    #[arg(long, value_name = "A..B", value_parser = parse_range)]
+    seeds: Option<Range<u64>>,
+    /// At most this many of each file's seeds.
+    #[arg(long, value_name = "N")]
+    seeds_max: Option<usize>,
+    /// The world to run in.
+    #[arg(long, default_value = runner::WORLD)]
+    world: String,
+    /// The container runtime to run on.
+    #[arg(long, default_value = "sim")]
+    runtime: String,
+    /// Replaces a field of the file: `cluster.agents.count=9`; may be given several times.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    overrides: Vec<String>,
+    /// Runs at the same time; all cores by default.
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// How to print what came of it.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Keep the traces of runs that did not pass under this folder.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Keep the traces of all runs.
+    #[arg(long, requires = "store")]
+    keep: bool,
+    /// Repeat every run, here and in another process, and compare.
+    #[arg(long)]
+    check_determinism: bool,
+}
+
+/// One run to make.
+struct Job<'a> {
+    scenario: &'a Scenario,
+    seed: u64,
+}
+
+/// One run made, with what the repetition in this process gave.
+struct Done {
+    report: RunReport,
+    again: Option<String>,
+}
+
+/// Runs everything that was selected.
+pub fn run(arguments: &RunArguments) -> Result<u8, Failure> {
+    check_world(&arguments.world, &arguments.runtime)?;
+    let scenarios = files::load_all(&files::select(&arguments.paths)?, &arguments.overrides)?;
+    let jobs = jobs(arguments, &scenarios);
+    if jobs.is_empty() {
+        return Err(Failure::NothingSelected(
+            "no seed and no scenario is left to run".to_owned(),
+        ));
+    }
+    let reports = if arguments.check_determinism {
+        run_and_compare(arguments, &jobs)?
+    } else {
+        run_once(arguments, &jobs)?
+    };
+    output::print_summary(&reports, arguments.format)?;
+    Ok(exit_code::of_summary(&Summary::of(&reports)))
+}
+
+fn check_world(world: &str, runtime: &str) -> Result<(), Failure> {
+    if world != runner::WORLD {
+        let has = runner::WORLD;
+        return Err(Failure::Usage(format!(
+            "no world `{world}`: this wavetank has `{has}`"
+        )));
+    }
+    if runtime != "sim" {
+        return Err(Failure::Usage(format!(
+            "no runtime `{runtime}` in world `{world}`: it has `sim`, the simulated one"
+        )));
+    }
+    Ok(())
+}
+
+fn jobs<'a>(arguments: &RunArguments, scenarios: &'a [Scenario]) -> Vec<Job<'a>> {
+    let mut jobs = Vec::new();
+    for scenario in scenarios
+        .iter()
+        .filter(|scenario| runs_here(scenario, &arguments.world))
+    {
+        let seeds: Vec<u64> = match (&arguments.seeds, arguments.seed.as_slice()) {
+            (Some(range), _) => range.clone().collect(),
+            (None, []) => scenario.seeds().collect(),
+            (None, given) => given.to_vec(),
+        };
+        let seeds = seeds
+            .into_iter()
+            .take(arguments.seeds_max.unwrap_or(usize::MAX));
+        jobs.extend(seeds.map(|seed| Job { scenario, seed }));
+    }
+    jobs
+}
+
+/// A file says in which worlds it can run.
+fn runs_here(scenario: &Scenario, world: &str) -> bool {
+    let runs = scenario.worlds().iter().any(|can| can == world);
+    if !runs {
+        let name = scenario.name();
+        output::complain(&format!(
+            "note: {name} does not run in world `{world}`: skipped"
+        ));
+    }
+    runs
+}
+
+/// Prints each run as soon as those before it are done.
+fn run_once(arguments: &RunArguments, jobs: &[Job<'_>]) -> Result<Vec<RunReport>, Failure> {
+    let mut reports = Vec::with_capacity(jobs.len());
+    each(arguments, jobs, |done| {
+        output::print_run(&done.report, arguments.format)?;
+        reports.push(done.report);
+        Ok(())
+    })?;
+    Ok(reports)
+}
+
+/// The other process is done when all runs are, so that they are printed together.
+fn run_and_compare(arguments: &RunArguments, jobs: &[Job<'_>]) -> Result<Vec<RunReport>, Failure> {
+    let request = |job: &Job<'_>| DigestRequest {
+        file: job.scenario.file().to_owned(),
+        seed: job.seed,
+    };
+    let requests = jobs.iter().map(request).collect();
+    let other = OtherProcess::start(requests, &arguments.overrides, other_threads(arguments))?;
+    let mut done = Vec::with_capacity(jobs.len());
+    each(arguments, jobs, |one| Ok(done.push(one)))?;
+    let digests = other.digests()?;
+    let mut reports = Vec::with_capacity(jobs.len());
+    for ((job, done), elsewhere) in jobs.iter().zip(done).zip(digests) {
+        let mut report = done.report;
+        let mut seen = vec![determinism::digest_of(&report)];
+        seen.extend(done.again);
+        seen.push(elsewhere);
+        let plan = job.scenario.plan(job.seed);
+        determinism::compare(&runner::execute, &plan, &mut report, seen);
+        output::print_run(&report, arguments.format)?;
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+fn each(
+    arguments: &RunArguments,
+    jobs: &[Job<'_>],
+    mut deliver: impl FnMut(Done) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let progress = progress(jobs.len());
+    let work = |job: &Job<'_>| perform(arguments, job, &runner::execute);
+    sweep::sweep(jobs, threads(arguments.jobs), work, |done| {
+        progress.inc(1);
+        deliver(done?)
+    })?;
+    progress.finish_and_clear();
+    Ok(())
+}
+
+fn perform(arguments: &RunArguments, job: &Job<'_>, execute: &Execute) -> Result<Done, Failure> {
+    let plan = job.scenario.plan(job.seed);
+    let mut report = runner::report(execute, &plan, &arguments.overrides);
+    let again = arguments
+        .check_determinism
+        .then(|| determinism::digest_of(&runner::report(execute, &plan, &arguments.overrides)));
+    tracing::info!(
+        scenario = plan.name,
+        seed = plan.seed,
+        verdict = report.verdict.name()
+    );
+    if let Some(folder) = &arguments.store
+        && (arguments.keep || report.verdict != RunVerdict::Pass)
+    {
+        store::save(folder, execute, &plan, &mut report)?;
+    }
+    Ok(Done { report, again })
+}
+
+/// As many threads as were asked for, else one per core.
+pub fn threads(asked: Option<NonZeroUsize>) -> NonZeroUsize {
+    asked
+        .or_else(|| std::thread::available_parallelism().ok())
+        .unwrap_or(NonZeroUsize::MIN)
+}
+
+/// The other process does the same with another number of threads.
+fn other_threads(arguments: &RunArguments) -> NonZeroUsize {
+    match threads(arguments.jobs).get() {
+        1 => NonZeroUsize::MIN.saturating_add(1),
+        _ => NonZeroUsize::MIN,
+    }
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(runs: usize) -> ProgressBar {
+    let template = "{bar:40} {pos}/{len} runs, {eta} left";
+    let style =
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(runs as u64).with_style(style)
+}

@@ -1,0 +1,182 @@
+//! The same seed again: twice in this process and once in another, which takes the runs in
+//! reverse order on another number of threads. What differs then is memory layout, thread
+//! timing, and everything that earlier runs may have left behind; none of it may show.
+
+use std::io::Write as _;
+use std::num::NonZeroUsize;
+use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, bail};
+use serde::{Deserialize, Serialize};
+use wavetank_engine::Keep;
+use wavetank_reports::{Divergence, RunReport, RunVerdict};
+use wavetank_scenario::plan::Plan;
+
+use crate::runner::{self, Execute};
+
+/// Times that two runs are compared event by event before their difference is called elusive.
+const ATTEMPTS: usize = 3;
+
+/// What the other process is asked for, a line of JSON each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestRequest {
+    /// The scenario's file.
+    pub file: String,
+    /// The seed.
+    pub seed: u64,
+}
+
+/// What it answers, in the order of the requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestAnswer {
+    /// The digest, or the text of the panic that ended the run.
+    pub digest: String,
+}
+
+/// The other process at work.
+pub struct OtherProcess {
+    answers: JoinHandle<anyhow::Result<Vec<String>>>,
+}
+
+impl OtherProcess {
+    /// Starts it. It inherits stderr.
+    pub fn start(
+        requests: Vec<DigestRequest>,
+        overrides: &[String],
+        threads: NonZeroUsize,
+    ) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program's own file")?;
+        let mut command = Command::new(program);
+        command
+            .arg("digests")
+            .arg("--jobs")
+            .arg(threads.to_string());
+        for assignment in overrides {
+            command.arg("--set").arg(assignment);
+        }
+        let child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start a second process")?;
+        let answers = std::thread::spawn(move || converse(child, requests));
+        Ok(OtherProcess { answers })
+    }
+
+    /// Waits for its digests, in the order of the requests.
+    pub fn digests(self) -> anyhow::Result<Vec<String>> {
+        match self.answers.join() {
+            Ok(digests) => digests.context("the second process failed"),
+            Err(_) => bail!("the thread that reads from the second process panicked"),
+        }
+    }
+}
+
+fn converse(mut child: Child, mut requests: Vec<DigestRequest>) -> anyhow::Result<Vec<String>> {
+    requests.reverse();
+    if let Some(mut stdin) = child.stdin.take() {
+        for request in &requests {
+            serde_json::to_writer(&mut stdin, request)?;
+            stdin.write_all(b"\n")?;
+        }
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        bail!("it ended with {}", output.status);
+    }
+    let answers: Result<Vec<DigestAnswer>, _> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(serde_json::from_slice)
+        .collect();
+    let mut digests: Vec<String> = answers?.into_iter().map(|answer| answer.digest).collect();
+    if digests.len() != requests.len() {
+        bail!(
+            "it answered {} of {} requests",
+            digests.len(),
+            requests.len()
+        );
+    }
+    digests.reverse();
+    Ok(digests)
+}
+
+/// What stands for a run when runs are compared: its digest, or how it ended without one.
+pub fn digest_of(report: &RunReport) -> String {
+    let end = report.digest.as_ref().or(report.error.as_ref());
+    end.cloned().unwrap_or_default()
+}
+
+/// Marks the report if the digests differ, and finds out where the runs went apart.
+pub fn compare(execute: &Execute, plan: &Plan, report: &mut RunReport, digests: Vec<String>) {
+    if digests.iter().all(|digest| *digest == digests[0]) {
+        return;
+    }
+    let (event, left, right) = first_difference(execute, plan).unwrap_or_default();
+    report.verdict = RunVerdict::NonDeterministic;
+    report.divergence = Some(Divergence {
+        digests,
+        event,
+        left,
+        right,
+    });
+}
+
+type Difference = (Option<u64>, Option<String>, Option<String>);
+
+/// Repeats the run with all its events until two runs differ.
+fn first_difference(execute: &Execute, plan: &Plan) -> Option<Difference> {
+    let first = events(execute, plan);
+    (0..ATTEMPTS).find_map(|_| first_different_line(&first, &events(execute, plan)))
+}
+
+fn events(execute: &Execute, plan: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
+    let ended = runner::attempt(execute, plan, Keep::Full, &mut |event| {
+        lines.push(serde_json::to_string(event).unwrap_or_else(|error| error.to_string()));
+    });
+    lines.extend(ended.err());
+    lines
+}
+
+fn first_different_line(left: &[String], right: &[String]) -> Option<Difference> {
+    let same = left
+        .iter()
+        .zip(right)
+        .take_while(|(left, right)| left == right)
+        .count();
+    let (left, right) = (left.get(same), right.get(same));
+    let event = Some(same as u64 + 1);
+    (left != right).then(|| (event, left.cloned(), right.cloned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_different_line;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.chars().map(String::from).collect()
+    }
+
+    #[test]
+    fn equal_runs_do_not_differ() {
+        assert_eq!(first_different_line(&lines("abc"), &lines("abc")), None);
+    }
+
+    #[test]
+    fn the_first_event_that_differs_is_named() {
+        let found = first_different_line(&lines("abc"), &lines("aXc"));
+        assert_eq!(
+            found,
+            Some((Some(2), Some("b".to_owned()), Some("X".to_owned())))
+        );
+    }
+
+    #[test]
+    fn a_run_that_ends_early_differs_there() {
+        let found = first_different_line(&lines("ab"), &lines("a"));
+        assert_eq!(found, Some((Some(2), Some("b".to_owned()), None)));
+    }
+}

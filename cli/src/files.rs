@@ -1,0 +1,131 @@
+//! Which scenario files a path means, and how they are read. What they say is the scenario
+//! crate's business.
+
+use std::path::{Path, PathBuf};
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+use wavetank_scenario::Scenario;
+
+use crate::failure::Failure;
+use crate::{output, overrides};
+
+/// Widest line of a diagnostic; excerpts of files are not wrapped.
+const DIAGNOSTIC_WIDTH: usize = 100;
+
+/// Every scenario file that the paths mean: files as they are given, folders searched in name
+/// order.
+pub fn select(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            search(path, &mut files)?;
+        } else if path.exists() {
+            files.push(path.clone());
+        } else {
+            return Err(Failure::Usage(format!("there is no {}", path.display())));
+        }
+    }
+    if files.is_empty() {
+        let searched: Vec<String> = paths
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let what = format!("no scenario files under {}", searched.join(", "));
+        return Err(Failure::NothingSelected(what));
+    }
+    Ok(files)
+}
+
+/// Adds the scenario files under a folder. What several files share (`shared/`, `_name.yaml`) is
+/// no scenario, nor is YAML without `scenario:` at its top level. Links are not followed, so that
+/// the search ends.
+fn search(folder: &Path, files: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let unreadable = |error: std::io::Error| {
+        Failure::Usage(format!(
+            "cannot read the folder {}: {error}",
+            folder.display()
+        ))
+    };
+    let entries: Result<Vec<_>, _> = std::fs::read_dir(folder).map_err(unreadable)?.collect();
+    let mut entries = entries.map_err(unreadable)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let kind = entry.file_type().map_err(unreadable)?;
+        if kind.is_dir() && name != "shared" && !name.starts_with('.') {
+            search(&entry.path(), files)?;
+        } else if kind.is_file()
+            && name.ends_with(".yaml")
+            && !name.starts_with('_')
+            && is_scenario(&entry.path())?
+        {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}
+
+fn is_scenario(path: &Path) -> Result<bool, Failure> {
+    let text = read(path)?;
+    Ok(text.lines().any(|line| line.starts_with("scenario:")))
+}
+
+/// The text of a file that the user named.
+pub fn read(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
+}
+
+/// Loads every file; if any is invalid, shows what is wrong with all of them.
+pub fn load_all(files: &[PathBuf], assignments: &[String]) -> Result<Vec<Scenario>, Failure> {
+    let mut scenarios = Vec::new();
+    let mut invalid = 0;
+    for file in files {
+        match load(file, assignments)? {
+            Ok(scenario) => scenarios.push(scenario),
+            Err(shown) => {
+                output::complain(&shown);
+                invalid += 1;
+            }
+        }
+    }
+    match invalid {
+        0 => Ok(scenarios),
+        1 => Err(Failure::Usage("1 scenario file is not valid".to_owned())),
+        _ => Err(Failure::Usage(format!(
+            "{invalid} scenario files are not valid"
+        ))),
+    }
+}
+
+/// Loads one file; an invalid one as text that says what is wrong with it.
+pub fn load(file: &Path, assignments: &[String]) -> Result<Result<Scenario, String>, Failure> {
+    let loaded = wavetank_scenario::load(file).and_then(|scenario| {
+        if assignments.is_empty() {
+            Ok(Ok(scenario))
+        } else {
+            overrides::load(file, assignments)
+        }
+    });
+    match loaded {
+        Ok(Ok(scenario)) => Ok(Ok(scenario)),
+        Ok(Err(wrong_assignment)) => Err(Failure::Usage(wrong_assignment)),
+        Err(error) => Ok(Err(shown(&error))),
+    }
+}
+
+/// A diagnostic with its excerpt, as it goes to stderr.
+pub fn shown(diagnostic: &dyn miette::Diagnostic) -> String {
+    let theme = if output::stderr_has_color() {
+        GraphicalTheme::unicode()
+    } else {
+        GraphicalTheme::unicode_nocolor()
+    };
+    let handler = GraphicalReportHandler::new_themed(theme).with_width(DIAGNOSTIC_WIDTH);
+    let mut text = String::new();
+    match handler.render_report(&mut text, diagnostic) {
+        Ok(()) => text,
+        Err(_) => diagnostic.to_string(),
+    }
+}

@@ -1,0 +1,126 @@
+//! The only place that starts the engine. A panic in there becomes a report that names the seed,
+//! and other runs go on.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use wavetank_engine::{Keep, RunOptions, RunResult};
+use wavetank_reports::{RunIdentity, RunReport};
+use wavetank_scenario::plan::Plan;
+use wavetank_trace::Event;
+
+/// Something that runs plans: the engine, or in tests something worse.
+pub type Execute = dyn Fn(&Plan, Keep, &mut dyn FnMut(&Event)) -> RunResult + Sync;
+
+/// The world that this program has.
+pub const WORLD: &str = "event";
+
+/// The commit that this program was built from, if the build knew.
+const COMMIT: Option<&str> = option_env!("WAVETANK_COMMIT");
+
+thread_local! {
+    /// What the last panic on this thread said, and where.
+    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs a plan on the engine.
+pub fn execute(plan: &Plan, keep: Keep, sink: &mut dyn FnMut(&Event)) -> RunResult {
+    wavetank_engine::run(plan, &RunOptions { keep }, sink)
+}
+
+/// Replaces the panic message on stderr, which would interleave with those of other threads, by
+/// one that `attempt` puts into the run's report.
+pub fn keep_panics_quiet() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let runs = LAST_PANIC.try_with(|last| {
+            *last.borrow_mut() = Some(panic.to_string());
+        });
+        // Worker threads run plans; a panic of the main thread is a bug of the program itself.
+        let is_main = std::thread::current().name() == Some("main");
+        if is_main || runs.is_err() {
+            print(panic);
+        }
+    }));
+}
+
+/// Runs a plan to its end, or to the panic that ends it.
+pub fn attempt(
+    execute: &Execute,
+    plan: &Plan,
+    keep: Keep,
+    sink: &mut dyn FnMut(&Event),
+) -> Result<RunResult, String> {
+    // The engine is dropped by the unwinding, so nobody sees its broken state; a sink that was
+    // interrupted has seen a shorter run.
+    catch_unwind(AssertUnwindSafe(|| execute(plan, keep, sink))).map_err(|payload| {
+        let told = LAST_PANIC
+            .try_with(|last| last.borrow_mut().take())
+            .ok()
+            .flatten();
+        told.unwrap_or_else(|| panic_text(&*payload))
+    })
+}
+
+fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without message".to_owned())
+}
+
+/// Runs a plan and reports on it. After a panic the run is repeated with its events, to say when
+/// and where it happened.
+pub fn report(execute: &Execute, plan: &Plan, overrides: &[String]) -> RunReport {
+    let run = identity(plan, overrides);
+    match attempt(execute, plan, Keep::Nothing, &mut |_| {}) {
+        Ok(result) => judged(run, plan, result),
+        Err(panic) => {
+            let moment = moment_of_panic(execute, plan);
+            RunReport::failed(run, format!("{panic}\n{moment}"))
+        }
+    }
+}
+
+fn judged(run: RunIdentity, plan: &Plan, result: RunResult) -> RunReport {
+    let RunResult {
+        digest,
+        events,
+        virtual_time,
+        judgement,
+    } = result;
+    RunReport {
+        must_fail: plan.expect.fails.clone(),
+        ..RunReport::judged(run, judgement, Some(digest), events, virtual_time)
+    }
+}
+
+/// Which run a plan is.
+pub fn identity(plan: &Plan, overrides: &[String]) -> RunIdentity {
+    RunIdentity {
+        scenario: plan.name.clone(),
+        file: plan.file.clone(),
+        seed: plan.seed,
+        world: WORLD.to_owned(),
+        overrides: overrides.to_vec(),
+        commit: COMMIT.map(str::to_owned),
+    }
+}
+
+fn moment_of_panic(execute: &Execute, plan: &Plan) -> String {
+    let mut last = None;
+    let again = attempt(execute, plan, Keep::Full, &mut |event| {
+        last = Some(event.clone())
+    });
+    match (again, last) {
+        (Ok(_), _) => "it did not happen again when the run was repeated".to_owned(),
+        (Err(_), None) => "before the first event".to_owned(),
+        (Err(_), Some(event)) => {
+            let host = event
+                .host
+                .map_or_else(|| "the world".to_owned(), |host| host.to_string());
+            format!("after event {} at {} on {host}", event.id.0, event.at)
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Runs on disk: `<store>/<scenario>/<seed>/` with `trace.jsonl` (everything that happened),
+//! `report.json` (what came of it) and `plan.json` (what was going to happen).
+//!
+//! A run's folder appears under its name only when it is complete.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use wavetank_engine::Keep;
+use wavetank_reports::RunReport;
+use wavetank_scenario::plan::Plan;
+use wavetank_trace::{Event, Writer};
+
+use crate::runner::{self, Execute};
+
+/// Runs the plan once more with all its events, stores it, and notes the trace in the report.
+///
+/// The first run kept nothing, because most runs pass and keeping costs time; the same seed gives
+/// the same run. If it does not, the report's digest is not the trace's, and `check` shows it.
+pub fn save(
+    store: &Path,
+    execute: &Execute,
+    plan: &Plan,
+    report: &mut RunReport,
+) -> anyhow::Result<()> {
+    let scenario = store.join(&plan.name);
+    let folder = scenario.join(plan.seed.to_string());
+    let partial = scenario.join(format!(".{}.partial-{}", plan.seed, std::process::id()));
+    report.trace = Some(folder.join("trace.jsonl").display().to_string());
+    let written = write_all(&partial, execute, plan, report).and_then(|()| {
+        remove(&folder)?;
+        fs::rename(&partial, &folder).context("cannot rename it to its final name")
+    });
+    if written.is_err() {
+        report.trace = None;
+        // Already failing; what is left behind has a name that says so.
+        let _ = fs::remove_dir_all(&partial);
+    }
+    written.with_context(|| format!("cannot store the run in {}", folder.display()))
+}
+
+fn write_all(
+    folder: &PathBuf,
+    execute: &Execute,
+    plan: &Plan,
+    report: &RunReport,
+) -> anyhow::Result<()> {
+    remove(folder)?;
+    fs::create_dir_all(folder).context("cannot make the folder")?;
+    write_trace(&folder.join("trace.jsonl"), execute, plan)?;
+    write_json(&folder.join("report.json"), report)?;
+    write_json(&folder.join("plan.json"), plan)
+}
+
+/// An older run of the same seed gives way.
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context("cannot remove the older run")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn write_trace(path: &Path, execute: &Execute, plan: &Plan) -> anyhow::Result<()> {
+    let out = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    let mut out = trace_to(BufWriter::new(out), execute, plan)?;
+    out.flush()?;
+    out.get_ref()
+        .sync_all()
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Runs a plan and writes its trace. A run that panics has a trace up to there.
+pub fn trace_to<W: std::io::Write>(out: W, execute: &Execute, plan: &Plan) -> anyhow::Result<W> {
+    let mut writer = Writer::new(out, &wavetank_engine::header(plan)?)?;
+    let mut written = Ok(());
+    let ended = runner::attempt(execute, plan, Keep::Full, &mut |event: &Event| {
+        if written.is_ok() {
+            written = writer.write(event);
+        }
+    });
+    written?;
+    if let Err(panic) = ended {
+        tracing::warn!(
+            seed = plan.seed,
+            "the trace ends where the run panicked: {panic}"
+        );
+    }
+    Ok(writer.finish()?)
+}
