@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wavetank_scenario::plan::Plan;
-use wavetank_trace::{Event, FaultState, Payload, VirtualTime};
+use wavetank_trace::{Event, FaultState, Payload, Phase, VirtualTime};
 
 use crate::checker::{Checker, Report};
 use crate::finding::{FaultOutcome, FaultSummary, Finding, Judgement, Verdict};
@@ -115,6 +115,7 @@ fn verdict(findings: &[Finding], must_fail: &BTreeSet<String>, doubts: &[String]
 struct FaultLog {
     outcomes: Vec<FaultOutcome>,
     in_force: BTreeMap<u32, VirtualTime>,
+    lasting: BTreeSet<u32>,
 }
 
 impl FaultLog {
@@ -132,10 +133,18 @@ impl FaultLog {
         FaultLog {
             outcomes: plan.faults.iter().enumerate().map(outcome).collect(),
             in_force: BTreeMap::new(),
+            lasting: (0..)
+                .zip(&plan.faults)
+                .filter(|(_, fault)| !fault.heals)
+                .map(|(number, _)| number)
+                .collect(),
         }
     }
 
     fn observe(&mut self, event: &Event) {
+        if matches!(event.payload, Payload::Phase { phase: Phase::Settle }) {
+            self.in_force.retain(|fault, _| self.lasting.contains(fault));
+        }
         let Payload::Fault { fault, action, state, detail, .. } = &event.payload else {
             return;
         };

@@ -15,9 +15,18 @@
 pub mod checker;
 pub mod expect;
 pub mod finding;
+mod i01_effective_leader;
+mod i02_durable_commits;
+mod i04_bounded_instances;
+mod i05_truthful_exits;
+mod i06_legal_transitions;
+mod i08_no_orphans;
+mod i16_down_verdicts;
 pub mod judge;
 pub mod model;
 pub mod registry;
+#[cfg(test)]
+mod testing;
 
 pub use checker::{Checker, Report};
 pub use finding::{FaultOutcome, FaultSummary, Finding, Judgement, Verdict};

@@ -4,6 +4,13 @@ use wavetank_scenario::plan::Plan;
 use wavetank_trace::{Event, VirtualTime};
 
 use crate::checker::{Checker, Report};
+use crate::i01_effective_leader::EffectiveLeader;
+use crate::i02_durable_commits::DurableCommits;
+use crate::i04_bounded_instances::BoundedInstances;
+use crate::i05_truthful_exits::TruthfulExits;
+use crate::i06_legal_transitions::LegalTransitions;
+use crate::i08_no_orphans::NoOrphans;
+use crate::i16_down_verdicts::DownVerdicts;
 
 /// One line of the table.
 pub struct CheckerEntry {
@@ -42,21 +49,21 @@ macro_rules! checkers {
 
 checkers! {
     "I1" "effective-leader" "at most one leader per epoch, at most one effective lease holder"
-        |_| Box::new(JudgedElsewhere("I1"));
+        |_| Box::new(EffectiveLeader::default());
     "I2" "durable-commits" "committed entries are the same everywhere, in order, and never lost"
-        |_| Box::new(JudgedElsewhere("I2"));
+        |plan| Box::new(DurableCommits::new(plan));
     "I3" "convergence" "after the last fault the cluster becomes what was asked for"
         |_| Box::new(JudgedElsewhere("I3"));
     "I4" "bounded-instances" "no more instances than asked for plus surge; one writer per volume"
-        |_| Box::new(JudgedElsewhere("I4"));
+        |plan| Box::new(BoundedInstances::new(plan));
     "I5" "truthful-exits" "reported exits are the true ones, written once"
-        |_| Box::new(JudgedElsewhere("I5"));
+        |_| Box::new(TruthfulExits::default());
     "I6" "legal-transitions" "task states move only as the state machine allows"
-        |_| Box::new(JudgedElsewhere("I6"));
+        |_| Box::new(LegalTransitions::default());
     "I7" "idempotent-stop" "stopping what is gone is no error, and stopping has an effect"
         |_| Box::new(JudgedElsewhere("I7"));
     "I8" "no-orphans" "at rest every container has a task and every running task a container"
-        |_| Box::new(JudgedElsewhere("I8"));
+        |_| Box::new(NoOrphans);
     "I9" "bounded-restarts" "restarts, replacements and kept records are bounded"
         |_| Box::new(JudgedElsewhere("I9"));
     "I10" "stays-stopped" "what an operator stopped stays stopped"
@@ -68,7 +75,7 @@ checkers! {
     "I14" "complete-reports" "every transition reaches the store once and in order"
         |_| Box::new(JudgedElsewhere("I14"));
     "I16" "down-verdicts" "healthy agents are never declared down, lost ones are in time"
-        |_| Box::new(JudgedElsewhere("I16"));
+        |plan| Box::new(DownVerdicts::new(plan));
     "I17" "availability" "planned operations keep the promised number of tasks ready"
         |_| Box::new(JudgedElsewhere("I17"));
     "I20" "placement" "tasks are placed only where they may and fit"
