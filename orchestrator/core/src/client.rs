@@ -1,9 +1,23 @@
-//! Clients: follow the leader, repeat until answered. (contract stub)
+//! Asks the managers for something: finds the leader, follows its hints, repeats until answered.
+//!
+//! [`Requests`] holds the requests under way and is also embedded in agents, for leases;
+//! [`Client`] makes a process of it. A request keeps its id for life: managers make it take
+//! effect once, however often it arrives. Nothing here gives up on a request by itself; whoever
+//! embeds it may (`cancel`).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
-use wavetank_model::{Incarnation, Instant, NodeId, Timers};
+use wavetank_model::{Incarnation, Instant, NodeId, Operation, RequestId, Timers};
 
-use crate::process::{Context, Input, Process};
+use crate::message::Message;
+use crate::process::{Completion, Context, Input, Process};
+use crate::random::{draw_below, jittered};
+
+/// Hints that a request follows at once before it waits: managers that point at each other must
+/// not keep a message going round at the speed of the network.
+const HINTS_FOLLOWED_MAX: u32 = 3;
 
 /// What a client is told when it starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,20 +32,261 @@ pub struct ClientConfig {
     pub timers: Timers,
 }
 
+/// One request that was not answered yet.
+#[derive(Clone, Debug, PartialEq)]
+struct Pending {
+    operation: Operation,
+    /// Who was asked last, or is to be asked at `resend_at`.
+    manager: Option<NodeId>,
+    resend_at: Instant,
+    /// True if `manager` has not been asked yet.
+    waiting: bool,
+    hints_followed: u32,
+}
+
+/// Requests under way. Several at a time; they share what is known about the leader.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Requests {
+    id: NodeId,
+    incarnation: Incarnation,
+    managers: Vec<NodeId>,
+    retry: Duration,
+    /// Where the next new request goes: the last manager that answered or was pointed at.
+    leader: Option<NodeId>,
+    pending: BTreeMap<u64, Pending>,
+    deadline: Instant,
+}
+
+impl Requests {
+    /// No requests. The first one goes to a manager drawn from `rng`, so that many clients that
+    /// start together do not all ask the same one.
+    pub fn new(
+        id: NodeId,
+        incarnation: Incarnation,
+        managers: &[NodeId],
+        retry: Duration,
+        rng: &mut ChaCha8Rng,
+    ) -> Self {
+        let first = draw_below(rng, managers.len() as u64);
+        let leader = usize::try_from(first).ok().and_then(|first| managers.get(first).copied());
+        Requests {
+            id,
+            incarnation,
+            managers: managers.to_vec(),
+            retry,
+            leader,
+            pending: BTreeMap::new(),
+            deadline: Instant::NEVER,
+        }
+    }
+
+    /// When [`Requests::handle_timer`] has something to do.
+    pub fn next_deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Where new requests should go, as somebody else found out.
+    pub fn prefer(&mut self, leader: NodeId) {
+        self.leader = Some(leader);
+    }
+
+    /// A new request. A sequence number that is under way already changes nothing.
+    pub fn submit(&mut self, ctx: &mut Context<'_>, sequence: u64, operation: Operation) {
+        if self.pending.contains_key(&sequence) {
+            return;
+        }
+        let pending = Pending {
+            operation,
+            manager: self.leader,
+            resend_at: ctx.now(),
+            waiting: true,
+            hints_followed: 0,
+        };
+        self.pending.insert(sequence, pending);
+        self.send(ctx, sequence);
+        self.rearm();
+    }
+
+    /// Forgets a request; whether it takes effect is then unknown.
+    pub fn cancel(&mut self, sequence: u64) {
+        self.pending.remove(&sequence);
+        self.rearm();
+    }
+
+    /// Repeats what was not answered in time, each to the next manager.
+    pub fn handle_timer(&mut self, ctx: &mut Context<'_>) {
+        if ctx.now() < self.deadline {
+            return;
+        }
+        let due = |pending: &Pending| pending.resend_at <= ctx.now();
+        let due: Vec<u64> =
+            self.pending.iter().filter(|(_, p)| due(p)).map(|(sequence, _)| *sequence).collect();
+        for sequence in due {
+            self.suspect_leader(sequence);
+            self.advance(sequence);
+            self.send(ctx, sequence);
+        }
+        self.rearm();
+    }
+
+    /// A manager answered. Answers to other boots' requests and repeated answers are nothing.
+    pub fn handle_response(&mut self, from: NodeId, completion: Completion) -> Option<Completion> {
+        if completion.id.client != self.id || completion.id.incarnation != self.incarnation {
+            return None;
+        }
+        self.pending.remove(&completion.id.sequence)?;
+        self.leader = Some(from);
+        self.rearm();
+        Some(completion)
+    }
+
+    /// A manager said that it does not lead. The message names no request, so all that this
+    /// manager was asked are meant.
+    pub fn handle_redirect(
+        &mut self,
+        ctx: &mut Context<'_>,
+        from: NodeId,
+        leader: Option<NodeId>,
+    ) {
+        let hint = leader.filter(|leader| *leader != from);
+        let asked = self.asked(from);
+        if self.leader == Some(from) {
+            self.leader = hint.or_else(|| self.after(from));
+        }
+        for sequence in asked {
+            self.follow(ctx, sequence, hint);
+        }
+        self.rearm();
+    }
+
+    /// A manager's process is gone: what it was asked goes to the next one, after a moment, since
+    /// the next one may be gone as well and would say so at once.
+    pub fn handle_connection_lost(&mut self, ctx: &mut Context<'_>, peer: NodeId) {
+        let asked = self.asked(peer);
+        if self.leader == Some(peer) {
+            self.leader = self.after(peer);
+        }
+        for sequence in asked {
+            self.postpone(ctx, sequence);
+        }
+        self.rearm();
+    }
+
+    fn asked(&self, manager: NodeId) -> Vec<u64> {
+        let asked = |pending: &Pending| pending.manager == Some(manager) && !pending.waiting;
+        self.pending.iter().filter(|(_, p)| asked(p)).map(|(sequence, _)| *sequence).collect()
+    }
+
+    fn follow(&mut self, ctx: &mut Context<'_>, sequence: u64, hint: Option<NodeId>) {
+        let Some(pending) = self.pending.get_mut(&sequence) else { return };
+        match hint {
+            Some(_) if pending.hints_followed < HINTS_FOLLOWED_MAX => {
+                pending.hints_followed += 1;
+                pending.manager = hint;
+                self.send(ctx, sequence);
+            }
+            _ => self.postpone(ctx, sequence),
+        }
+    }
+
+    /// Asks the next manager after a short, jittered wait.
+    fn postpone(&mut self, ctx: &mut Context<'_>, sequence: u64) {
+        let wait = jittered(ctx.rng(), self.retry / 8);
+        self.advance(sequence);
+        if let Some(pending) = self.pending.get_mut(&sequence) {
+            pending.waiting = true;
+            pending.resend_at = ctx.now() + wait;
+        }
+    }
+
+    /// A manager that did not answer one request in time is not the first to get the next ones.
+    fn suspect_leader(&mut self, sequence: u64) {
+        let Some(pending) = self.pending.get(&sequence) else { return };
+        if !pending.waiting && self.leader == pending.manager {
+            self.leader = self.leader.and_then(|leader| self.after(leader));
+        }
+    }
+
+    /// Points a request at the next manager, unless it waits for one that it never asked.
+    fn advance(&mut self, sequence: u64) {
+        let next = self.pending.get(&sequence).and_then(|pending| match pending.manager {
+            Some(manager) if pending.waiting => Some(manager),
+            Some(manager) => self.after(manager),
+            None => self.managers.first().copied(),
+        });
+        if let Some(pending) = self.pending.get_mut(&sequence) {
+            if !pending.waiting {
+                pending.hints_followed = 0;
+            }
+            pending.manager = next;
+        }
+    }
+
+    fn after(&self, manager: NodeId) -> Option<NodeId> {
+        let at = self.managers.iter().position(|candidate| *candidate == manager);
+        let next = at.map_or(0, |at| (at + 1) % self.managers.len());
+        self.managers.get(next).copied()
+    }
+
+    fn send(&mut self, ctx: &mut Context<'_>, sequence: u64) {
+        let Some(pending) = self.pending.get_mut(&sequence) else { return };
+        pending.waiting = false;
+        pending.resend_at = ctx.now() + jittered(ctx.rng(), self.retry);
+        let id = RequestId { client: self.id, incarnation: self.incarnation, sequence };
+        if let Some(manager) = pending.manager {
+            ctx.send(manager, Message::Request { id, operation: pending.operation.clone() });
+        }
+    }
+
+    fn rearm(&mut self) {
+        let next = self.pending.values().map(|pending| pending.resend_at).min();
+        self.deadline = next.unwrap_or(Instant::NEVER);
+    }
+}
+
 /// One client: takes `Input::Submit`, answers with completions.
-pub struct Client {}
+#[derive(Clone, Debug, PartialEq)]
+pub struct Client {
+    requests: Requests,
+}
 
 impl Client {
-    /// A client without requests.
+    /// A client without requests. `rng` draws which manager is asked first.
     pub fn start(config: ClientConfig, now: Instant, rng: &mut ChaCha8Rng) -> Self {
-        let _ = (config, now, rng);
-        Client {}
+        let _ = now;
+        let ClientConfig { id, incarnation, managers, timers } = config;
+        let requests = Requests::new(id, incarnation, &managers, timers.request_retry, rng);
+        Client { requests }
     }
 }
 
 impl Process for Client {
-    fn handle(&mut self, _ctx: &mut Context<'_>, _input: Input) {}
+    fn handle(&mut self, ctx: &mut Context<'_>, input: Input) {
+        match input {
+            Input::Timer => self.requests.handle_timer(ctx),
+            Input::Submit { sequence, operation } => {
+                self.requests.submit(ctx, sequence, operation);
+            }
+            Input::Message { from, message: Message::Response { id, result } } => {
+                let answer = Completion { id, result };
+                if let Some(answer) = self.requests.handle_response(from, answer) {
+                    ctx.complete(answer.id, answer.result);
+                }
+            }
+            Input::Message { from, message: Message::Redirect { leader } } => {
+                self.requests.handle_redirect(ctx, from, leader);
+            }
+            Input::ConnectionLost { peer } => self.requests.handle_connection_lost(ctx, peer),
+            // Whatever else arrives is meant for managers and agents.
+            Input::Message { .. }
+            | Input::Undecodable { .. }
+            | Input::Runtime { .. }
+            | Input::RuntimeEvent(_)
+            | Input::Lock { .. } => {}
+        }
+    }
+
     fn next_deadline(&self) -> Instant {
-        Instant::NEVER
+        self.requests.next_deadline()
     }
 }

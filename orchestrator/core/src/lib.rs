@@ -21,6 +21,7 @@ pub mod client;
 pub mod manager;
 pub mod message;
 pub mod process;
+mod random;
 pub mod record;
 
 pub use agent::{Agent, AgentConfig};
