@@ -116,6 +116,7 @@ pub fn compare(execute: &Execute, plan: &Plan, report: &mut RunReport, digests: 
     }
     let (event, left, right) = first_difference(execute, plan).unwrap_or_default();
     report.verdict = RunVerdict::NonDeterministic;
+    report.replay.push_str(" --check-determinism");
     report.divergence = Some(Divergence {
         digests,
         event,

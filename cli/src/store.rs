@@ -15,6 +15,13 @@ use wavetank_trace::{Event, Writer};
 
 use crate::runner::{self, Execute};
 
+/// Whether fewer than `limit` runs of this scenario are stored. Runs that end at the same moment
+/// may each find room for one more, which costs a little disk and no correctness.
+pub fn has_room(store: &Path, plan: &Plan, limit: Option<usize>) -> bool {
+    let stored = || fs::read_dir(store.join(&plan.name)).map_or(0, Iterator::count);
+    limit.is_none_or(|limit| stored() < limit)
+}
+
 /// Runs the plan once more with all its events, stores it, and notes the trace in the report.
 ///
 /// The first run kept nothing, because most runs pass and keeping costs time; the same seed gives

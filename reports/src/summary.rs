@@ -190,7 +190,7 @@ fn of_run(report: &RunReport) -> Vec<(String, Failure)> {
             let failure = |reason: &String| {
                 (
                     format!("{}: {reason}", report.run.scenario),
-                    failure(report, "inconclusive".to_owned(), reason.clone()),
+                    failure(report, "not put to the test".to_owned(), reason.clone()),
                 )
             };
             reasons.map(failure).collect()

@@ -53,6 +53,9 @@ pub struct RunArguments {
     /// Keep the traces of all runs.
     #[arg(long, requires = "store")]
     keep: bool,
+    /// Keep at most about this many runs of each scenario, counting those already there.
+    #[arg(long, value_name = "N", requires = "store")]
+    store_max: Option<usize>,
     /// Repeat every run, here and in another process, and compare.
     #[arg(long)]
     check_determinism: bool,
@@ -199,6 +202,7 @@ fn perform(arguments: &RunArguments, job: &Job<'_>, execute: &Execute) -> Result
     );
     if let Some(folder) = &arguments.store
         && (arguments.keep || report.verdict != RunVerdict::Pass)
+        && store::has_room(folder, &plan, arguments.store_max)
     {
         store::save(folder, execute, &plan, &mut report)?;
     }
