@@ -6,12 +6,14 @@ use wavetank_scenario::plan::Plan;
 use wavetank_trace::{Event, FaultState, Payload, Phase, VirtualTime};
 
 use crate::checker::{Checker, Report};
+use crate::expect::{self, Expectations};
 use crate::finding::{FaultOutcome, FaultSummary, Finding, Judgement, Verdict};
 use crate::registry;
 
 /// Judges one run. Feed it every event in order, then ask.
 pub struct Judge {
     checkers: Vec<Box<dyn Checker>>,
+    expectations: Expectations,
     report: Report,
     faults: FaultLog,
     must_fail: BTreeSet<String>,
@@ -34,6 +36,7 @@ impl Judge {
         let must_fail = canonical(plan.expect.fails.iter(), &mut BTreeSet::new());
         Judge {
             checkers,
+            expectations: Expectations::new(plan, &expect::compile),
             report,
             faults: FaultLog::new(plan),
             must_fail,
@@ -51,6 +54,7 @@ impl Judge {
         for checker in &mut self.checkers {
             checker.observe(event, &mut self.report);
         }
+        self.expectations.observe(event, &mut self.report);
         self.note_active_fault(before);
     }
 
@@ -60,6 +64,7 @@ impl Judge {
         for checker in &mut self.checkers {
             checker.finish(self.now, &mut self.report);
         }
+        self.expectations.finish(self.now, &mut self.report);
         self.note_active_fault(before);
         let mut inconclusive: Vec<String> = self.report.inconclusive.iter().cloned().collect();
         inconclusive.extend(self.faults.doubts());

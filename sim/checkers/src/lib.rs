@@ -23,6 +23,7 @@ mod i06_legal_transitions;
 mod i08_no_orphans;
 mod i16_down_verdicts;
 pub mod judge;
+mod linearizable;
 pub mod model;
 pub mod registry;
 #[cfg(test)]

@@ -1,1 +1,0 @@
-//! The plan's `eventually` and `never`.
