@@ -266,7 +266,7 @@ impl<'a> Work<'a> {
             .iter()
             .filter(|task| task.is_wanted() && task.id != keeper.id)
         {
-            if keeper_works || !self.is_available(task) {
+            if keeper_works || !self.is_up(task) {
                 self.stop(task);
             } else {
                 self.blocked = true;
@@ -277,7 +277,7 @@ impl<'a> Work<'a> {
     /// Gives a slot in which nothing is wanted to run its next task, if it should have one.
     fn refill(&mut self, slot: u32, tasks: &Slot<'a>) {
         let head = head(tasks);
-        let generation = self.next_generation(head);
+        let generation = self.next_generation(tasks);
         let exclusive = self.stops_first() && tasks.iter().any(|task| task.is_live());
         if self.is_done(head) || exclusive || self.must_wait(slot, head, generation) {
             return;
@@ -285,14 +285,17 @@ impl<'a> Work<'a> {
         self.create(slot, generation);
     }
 
-    /// A paused rollout stays where it is, slot by slot.
-    pub fn next_generation(&self, head: &TaskRecord) -> Generation {
-        let known = self.service.generations.contains_key(&head.generation);
-        if self.service.rollout == RolloutState::Paused && known {
-            head.generation
-        } else {
-            self.service.generation
+    /// The newest generation; while a rollout is paused, what the slot had last that did not
+    /// fail.
+    pub fn next_generation(&self, tasks: &Slot<'a>) -> Generation {
+        if self.service.rollout != RolloutState::Paused {
+            return self.service.generation;
         }
+        let failed = |task: &TaskRecord| {
+            matches!(task.status.state, TaskState::Failed | TaskState::Rejected)
+        };
+        let last = tasks.iter().rev().find(|task| !failed(task));
+        last.map_or(head(tasks).generation, |task| task.generation)
     }
 
     /// Does the slot's backoff still run? It does not hold back another template.
@@ -318,10 +321,11 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Creates a task if there may be one more.
+    /// Creates a task if there may be one more, and there may be one there.
     pub fn create(&mut self, slot: u32, generation: Generation) -> bool {
         let exclusive = self.service.spec.volume.is_some() && self.live > 0;
-        if exclusive || self.live >= self.wanted.saturating_add(self.surge_max()) {
+        let full = self.live >= self.wanted.saturating_add(self.surge_max());
+        if exclusive || full || !self.takes_tasks(slot) {
             return false;
         }
         self.live += 1;
@@ -329,25 +333,32 @@ impl<'a> Work<'a> {
         true
     }
 
-    /// Stops a task if that leaves enough available ones.
+    /// A global service's slot is its node.
+    fn takes_tasks(&self, slot: u32) -> bool {
+        let node = self.store.node(NodeId::agent(slot));
+        self.service.spec.mode != ServiceMode::Global || node.is_some_and(NodeRecord::takes_tasks)
+    }
+
+    /// Stops a task: at once if it does not work, else if that leaves enough available ones.
     pub fn stop(&mut self, task: &TaskRecord) {
         let reason = if self.is_leaving(task) {
             Reason::NodeDraining
         } else {
             Reason::Superseded
         };
-        if !self.is_available(task) || self.service.is_job() {
+        if !self.is_up(task) || self.service.is_job() {
             self.plan
                 .desire
                 .push((task.id, DesiredState::Shutdown, reason));
             return;
         }
         let floor = self.wanted.saturating_sub(self.unavailable_max());
-        if self.available <= floor {
+        let left = self.available - usize::from(self.is_available(task));
+        if left < floor {
             self.blocked = true;
             return;
         }
-        self.available -= 1;
+        self.available = left;
         self.plan.retire.tasks.push((task.id, reason));
     }
 
@@ -393,13 +404,18 @@ impl<'a> Work<'a> {
         node.is_some_and(|record| record.availability == Availability::Drain)
     }
 
-    /// Can the task be counted on? It is ready; if it is of the newest template, it has been for
-    /// as long as the update policy asks.
+    /// Can the task be counted on? It is up; if it is of the newest template, it has been for as
+    /// long as the update policy asks.
     pub fn is_available(&self, task: &TaskRecord) -> bool {
-        let works = task.desired == DesiredState::Running && task.is_ready();
+        self.is_up(task) && self.available_at(task) <= self.clocks.now
+    }
+
+    /// Is the task wanted and ready, on a node that is heard of?
+    pub fn is_up(&self, task: &TaskRecord) -> bool {
         let node = task.node.and_then(|node| self.store.node(node));
-        let heard_of = node.is_some_and(|record| record.status == NodeStatus::Ready);
-        works && heard_of && self.available_at(task) <= self.clocks.now
+        task.desired == DesiredState::Running
+            && task.is_ready()
+            && node.is_some_and(|record| record.status == NodeStatus::Ready)
     }
 
     fn available_at(&self, task: &TaskRecord) -> Instant {

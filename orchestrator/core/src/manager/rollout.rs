@@ -22,7 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub(super) fn replace(work: &mut Work<'_>, slots: Vec<u32>) {
     let works = |work: &Work<'_>, slot: &u32| {
         let tasks = work.slots.get(slot).into_iter().flatten();
-        tasks.into_iter().any(|task| work.is_available(task))
+        tasks.into_iter().any(|task| work.is_up(task))
     };
     let (last, first): (Vec<u32>, Vec<u32>) = slots.into_iter().partition(|slot| works(work, slot));
     for slot in first.into_iter().chain(last) {
@@ -36,7 +36,7 @@ fn replace_slot(work: &mut Work<'_>, slot: u32) {
         return;
     };
     let newest = head(&tasks);
-    let generation = work.next_generation(newest);
+    let generation = work.next_generation(&tasks);
     if work.must_wait(slot, newest, generation) {
         return;
     }

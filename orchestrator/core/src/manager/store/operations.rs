@@ -289,7 +289,18 @@ fn want_all(apply: &mut Apply<'_>, name: &ServiceName, desired: DesiredState) {
     }
 }
 
+/// A manager runs no tasks, so nothing is to be written down about it; the leader itself hands
+/// over when it is drained.
 fn set_availability(apply: &mut Apply<'_>, node: NodeId, availability: Availability) -> Answer {
+    if apply
+        .store
+        .data
+        .members
+        .values()
+        .any(|member| *member == node)
+    {
+        return done(apply);
+    }
     let record = apply
         .store
         .data

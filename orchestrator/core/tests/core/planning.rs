@@ -1,0 +1,8 @@
+//! The store and the leader's planning, driven without consensus or network. Tests that stand
+//! for a known failure of a real orchestrator carry its number.
+
+mod cluster;
+mod life;
+mod random;
+mod rollouts;
+mod rules;
