@@ -20,11 +20,11 @@ use std::time::Duration;
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot as RaftSnapshot};
 use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
 use rand_chacha::ChaCha8Rng;
-use rand_core::Rng as _;
 use wavetank_model::{ConsensusRole, Instant, Timers};
 
 use super::journal::{Hard, Journal, NOBODY};
 use super::wire::{self, MemberStep};
+use crate::random::draw_below;
 use crate::record::{LogEntry, Record, Snapshot};
 
 /// Finer than heartbeats, so that election timeouts are spread well.
@@ -284,8 +284,9 @@ impl Consensus {
         let progress = self.raw.raft.prs();
         let close = |learner: &&u64| {
             progress.get(**learner).is_some_and(|progress| {
-                progress.state == ProgressState::Replicate
+                progress.state != ProgressState::Snapshot
                     && progress.recent_active
+                    && progress.matched > 0
                     && progress.matched + CAUGHT_UP_WITHIN >= self.last()
             })
         };
@@ -433,6 +434,11 @@ impl Consensus {
         self.settle(rng);
     }
 
+    /// True, once, if a member needs a newer snapshot than there is.
+    pub fn take_snapshot_wanted(&mut self) -> bool {
+        self.raw.mut_store().take_snapshot_wanted()
+    }
+
     /// A new snapshot of the applied store.
     pub fn checkpoint(&mut self, applied: u64, data: Vec<u8>) -> (Snapshot, Vec<LogEntry>) {
         self.durable = hard_of(&self.raw);
@@ -489,11 +495,4 @@ fn hard_of(raw: &RawNode<Journal>) -> Hard {
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// A number below `bound`, the same on every machine. The bias of at most `bound / 2^64` is of no
-/// consequence for timeouts.
-pub(super) fn draw_below(rng: &mut ChaCha8Rng, bound: u64) -> u64 {
-    let wide = u128::from(rng.next_u64()) * u128::from(bound);
-    u64::try_from(wide >> 64).unwrap_or(0)
 }

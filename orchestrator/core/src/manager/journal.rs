@@ -19,6 +19,7 @@
 //! Nothing is ever written after a damaged record: a manager that cut one off starts with a new
 //! checkpoint.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot as RaftSnapshot};
@@ -45,6 +46,8 @@ pub(super) struct Journal {
     before_term: u64,
     entries: VecDeque<Entry>,
     snapshot: RaftSnapshot,
+    /// Somebody needs a newer snapshot than there is. Set while the library reads.
+    snapshot_wanted: Cell<bool>,
     /// The membership after all applied entries.
     conf: ConfState,
     /// As it was when the process started; the library keeps it from then on.
@@ -59,6 +62,7 @@ impl Journal {
             before_term: 0,
             entries: VecDeque::new(),
             snapshot: RaftSnapshot::default(),
+            snapshot_wanted: Cell::new(false),
             conf: ConfState::default(),
             hard,
         }
@@ -147,6 +151,11 @@ impl Journal {
         }
     }
 
+    /// True, once, if a member cannot be served with the snapshot that is there.
+    pub fn take_snapshot_wanted(&mut self) -> bool {
+        self.snapshot_wanted.take()
+    }
+
     /// The newest snapshot; `None` for a learner that has not received one yet.
     pub fn snapshot_out(&self) -> Option<Snapshot> {
         (!self.snapshot.is_empty()).then(|| wire::snapshot_out(&self.snapshot))
@@ -222,8 +231,16 @@ impl Storage for Journal {
         Ok(self.last())
     }
 
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<RaftSnapshot> {
-        if self.snapshot.is_empty() || request_index > self.snapshot_index() {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<RaftSnapshot> {
+        let conf = self.snapshot.get_metadata().get_conf_state();
+        let mut members = conf
+            .voters
+            .iter()
+            .chain(&conf.learners)
+            .chain(&conf.voters_outgoing);
+        // A member refuses a snapshot from before it was let in.
+        if request_index > self.snapshot_index() || !members.any(|member| *member == to) {
+            self.snapshot_wanted.set(true);
             return Err(raft::Error::Store(
                 StorageError::SnapshotTemporarilyUnavailable,
             ));

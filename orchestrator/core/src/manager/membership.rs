@@ -17,12 +17,13 @@ use std::collections::BTreeMap;
 use wavetank_model::{Incarnation, Instant, NodeId, Revision, Timers};
 
 use super::command::Command;
-use super::consensus::{Consensus, draw_below};
+use super::consensus::Consensus;
 use super::journal::{Hard, Journal};
 use super::wire::MemberStep;
 use super::{Leading, Manager};
 use crate::message::Message;
 use crate::process::Context;
+use crate::random::jittered;
 use crate::record::Record;
 
 /// A manager that asks to be let in.
@@ -52,9 +53,7 @@ impl Joining {
 
     /// Asks the next manager.
     pub fn ask(&mut self, incarnation: Incarnation, timers: &Timers, ctx: &mut Context<'_>) {
-        let jitter = timers.request_retry.as_nanos() / 4;
-        let jitter = draw_below(ctx.rng(), u64::try_from(jitter).unwrap_or(u64::MAX));
-        self.retry_at = ctx.now() + timers.request_retry + std::time::Duration::from_nanos(jitter);
+        self.retry_at = ctx.now() + jittered(ctx.rng(), timers.request_retry);
         self.followed = false;
         if self.contacts.is_empty() {
             return;

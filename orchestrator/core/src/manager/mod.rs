@@ -20,8 +20,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rand_chacha::ChaCha8Rng;
 use raft::eraftpb::{Entry, EntryType, MessageType};
+use rand_chacha::ChaCha8Rng;
 use wavetank_model::{
     Availability, Change, ConsensusRole, Epoch, Incarnation, Instant, NodeId, NodeRole, Notice,
     Operation, RequestId, Revision, Timers,
@@ -207,13 +207,20 @@ impl Manager {
         };
         let store = Store::bootstrap(&members);
         let checkpoint = first_checkpoint(member, &members, &store);
-        let hard = Hard { term: checkpoint.term, vote: NOBODY, commit: checkpoint.commit };
+        let hard = Hard {
+            term: checkpoint.term,
+            vote: NOBODY,
+            commit: checkpoint.commit,
+        };
         let journal = Journal::after(&checkpoint.snapshot, hard);
         let applied = journal.snapshot_index();
         let consensus = Consensus::new(member, journal, &config.timers, now, rng)?;
         let mut manager = Manager::new(config, Some(consensus), members, store, applied);
         let record = Some(Record::Checkpoint(Box::new(checkpoint)));
-        manager.opening = Some(Opening { record, recovered: None });
+        manager.opening = Some(Opening {
+            record,
+            recovered: None,
+        });
         manager.refresh_deadline();
         Ok(manager)
     }
@@ -224,16 +231,25 @@ impl Manager {
         now: Instant,
         rng: &mut ChaCha8Rng,
     ) -> Result<Self, String> {
-        let Recovered { member, mut members, journal, store, truncated } = recovered;
+        let Recovered {
+            member,
+            mut members,
+            journal,
+            store,
+            truncated,
+        } = recovered;
         let record = truncated.then(|| rewritten(member, &members, &journal));
         let last = Revision(journal.last());
         let applied = journal.snapshot_index();
         members.extend(store.members());
-        let contacts: Vec<NodeId> =
-            members.values().copied().filter(|node| *node != config.id).collect();
+        let contacts: Vec<NodeId> = members
+            .values()
+            .copied()
+            .filter(|node| *node != config.id)
+            .collect();
         let caution = CAUTION_ELECTIONS * config.timers.raft_election;
-        let joining = (last.0 == 0)
-            .then(|| Joining::new(contacts, now + config.timers.session_timeout));
+        let joining =
+            (last.0 == 0).then(|| Joining::new(contacts, now + config.timers.session_timeout));
         let consensus = Consensus::new(member, journal, &config.timers, now, rng)?;
         let mut manager = Manager::new(config, Some(consensus), members, store, applied);
         manager.joining = joining;
@@ -284,7 +300,9 @@ impl Manager {
 
     /// What could not be done without a context: the first write and the first words.
     fn open(&mut self, ctx: &mut Context<'_>) {
-        let Some(opening) = self.opening.take() else { return };
+        let Some(opening) = self.opening.take() else {
+            return;
+        };
         if let Some(record) = opening.record {
             ctx.persist(record);
         }
@@ -302,7 +320,9 @@ impl Manager {
         self.tick(ctx);
         self.continue_joining(ctx);
         if let Some(leading) = &mut self.leading {
-            leading.dispatcher.check(&self.store, ctx, &mut self.proposals);
+            leading
+                .dispatcher
+                .check(&self.store, ctx, &mut self.proposals);
             if leading.active && now >= leading.plan_at {
                 leading.plan_wanted = true;
                 self.touched = true;
@@ -311,7 +331,9 @@ impl Manager {
     }
 
     fn tick(&mut self, ctx: &mut Context<'_>) {
-        let Some(consensus) = &mut self.consensus else { return };
+        let Some(consensus) = &mut self.consensus else {
+            return;
+        };
         if self.cautious_until.is_some() {
             consensus.skip_ticks(ctx.now());
         } else {
@@ -323,7 +345,11 @@ impl Manager {
     fn handle_message(&mut self, ctx: &mut Context<'_>, from: NodeId, message: Message) {
         match message {
             Message::Raft(message) => self.handle_raft(ctx, from, &message),
-            Message::Heartbeat { session, sent_at: _, assignments } => match &mut self.leading {
+            Message::Heartbeat {
+                session,
+                sent_at: _,
+                assignments,
+            } => match &mut self.leading {
                 Some(leading) => {
                     let dispatcher = &mut leading.dispatcher;
                     dispatcher.heartbeat(from, session, assignments, &self.store, ctx);
@@ -337,9 +363,17 @@ impl Manager {
                 }
                 None => self.redirect(ctx, from),
             },
-            Message::Register { incarnation, resources, labels } => match &mut self.leading {
+            Message::Register {
+                incarnation,
+                resources,
+                labels,
+            } => match &mut self.leading {
                 Some(leading) => {
-                    let registration = Registration { incarnation, resources, labels };
+                    let registration = Registration {
+                        incarnation,
+                        resources,
+                        labels,
+                    };
                     let (dispatcher, out) = (&mut leading.dispatcher, &mut self.proposals);
                     dispatcher.register(from, registration, &self.store, ctx, out);
                 }
@@ -347,7 +381,11 @@ impl Manager {
             },
             Message::Request { id, operation } => self.handle_request(ctx, from, id, operation),
             Message::Join { incarnation } => self.handle_join(ctx, from, incarnation),
-            Message::Joined { incarnation, member, members } => {
+            Message::Joined {
+                incarnation,
+                member,
+                members,
+            } => {
                 self.handle_joined(ctx, incarnation, member, members);
             }
             Message::Redirect { leader } => {
@@ -368,7 +406,11 @@ impl Manager {
     /// Names the leader, if there is one, to somebody who wants it.
     fn redirect(&self, ctx: &mut Context<'_>, from: NodeId) {
         let leader = self.consensus.as_ref().map_or(NOBODY, Consensus::leader);
-        let leader = self.members.get(&leader).copied().filter(|leader| *leader != self.config.id);
+        let leader = self
+            .members
+            .get(&leader)
+            .copied()
+            .filter(|leader| *leader != self.config.id);
         ctx.send(from, Message::Redirect { leader });
     }
 
@@ -383,7 +425,11 @@ impl Manager {
             return self.redirect(ctx, from);
         };
         if operation.is_read() || matches!(operation, Operation::LeaseRenew { .. }) {
-            leading.requests.read(Read { from, id, operation });
+            leading.requests.read(Read {
+                from,
+                id,
+                operation,
+            });
         } else if !leading.requests.is_under_way(id) {
             let command = Command::Client { id, operation };
             // While leadership is handed over nothing is proposed; the client will ask again.
@@ -395,7 +441,9 @@ impl Manager {
     }
 
     fn handle_raft(&mut self, ctx: &mut Context<'_>, from: NodeId, message: &RaftMessage) {
-        let Some(consensus) = &self.consensus else { return };
+        let Some(consensus) = &self.consensus else {
+            return;
+        };
         if message.to != consensus.member() || from.role != NodeRole::Manager {
             return;
         }
@@ -404,8 +452,11 @@ impl Manager {
             return;
         }
         if let Err(refused) = self.step(ctx, message) {
-            let notice =
-                Notice::Undecodable { from, message: "raft".to_owned(), error: refused.0 };
+            let notice = Notice::Undecodable {
+                from,
+                message: "raft".to_owned(),
+                error: refused.0,
+            };
             ctx.notice(notice);
         }
     }
@@ -418,9 +469,13 @@ impl Manager {
             self.arriving = Some((snapshot.index, store));
         }
         self.tick(ctx);
-        let Some(consensus) = &mut self.consensus else { return Ok(()) };
+        let Some(consensus) = &mut self.consensus else {
+            return Ok(());
+        };
         if consensus.acknowledges_too_much(&inside) {
-            return Err(wire::Refused("it acknowledges entries that do not exist".to_owned()));
+            return Err(wire::Refused(
+                "it acknowledges entries that do not exist".to_owned(),
+            ));
         }
         if consensus.lost_entries(&inside) {
             self.give_up(ctx, "the leader counts on entries that this disk lost");
@@ -442,8 +497,14 @@ impl Manager {
 
     /// This identity cannot be used any more; says so on disk, so that nobody tries again.
     fn give_up(&mut self, ctx: &mut Context<'_>, why: &str) {
-        ctx.persist(Record::Member { member: NOBODY, members: BTreeMap::new() });
-        ctx.fatal(format!("{}: {why}; wipe the disk and join again", self.config.id));
+        ctx.persist(Record::Member {
+            member: NOBODY,
+            members: BTreeMap::new(),
+        });
+        ctx.fatal(format!(
+            "{}: {why}; wipe the disk and join again",
+            self.config.id
+        ));
         self.end();
     }
 
@@ -481,7 +542,9 @@ impl Manager {
     }
 
     fn apply_batch(&mut self, ctx: &mut Context<'_>, batch: &mut Batch) {
-        let Some(consensus) = &mut self.consensus else { return };
+        let Some(consensus) = &mut self.consensus else {
+            return;
+        };
         consensus.take_batch(batch, ctx.rng());
         if batch.snapshot.take().is_some() {
             self.install_snapshot(ctx);
@@ -510,9 +573,16 @@ impl Manager {
 
     /// The library has taken the snapshot; log, store and disk follow.
     fn install_snapshot(&mut self, ctx: &mut Context<'_>) {
-        let Some(consensus) = &self.consensus else { return };
-        let Some(snapshot) = consensus.journal().snapshot_out() else { return };
-        let arrived = self.arriving.take().filter(|(index, _)| *index == snapshot.index);
+        let Some(consensus) = &self.consensus else {
+            return;
+        };
+        let Some(snapshot) = consensus.journal().snapshot_out() else {
+            return;
+        };
+        let arrived = self
+            .arriving
+            .take()
+            .filter(|(index, _)| *index == snapshot.index);
         self.store = match arrived {
             Some((_, store)) => store,
             None => match Store::decode(&snapshot.data) {
@@ -554,7 +624,12 @@ impl Manager {
             }
         }
         let (revision, epoch) = (Revision(entry.index), Epoch(entry.term));
-        ctx.notice(Notice::Applied { revision, epoch, digest: wire::digest(entry), changes });
+        ctx.notice(Notice::Applied {
+            revision,
+            epoch,
+            digest: wire::digest(entry),
+            changes,
+        });
     }
 
     /// Applies a command to the store and to the leader's soft state.
@@ -563,7 +638,10 @@ impl Manager {
             Ok(command) => command,
             Err(error) => {
                 // Going on would give this manager another store than the others have.
-                ctx.fatal(format!("{}: log entry {}: {error}", self.config.id, entry.index));
+                ctx.fatal(format!(
+                    "{}: log entry {}: {error}",
+                    self.config.id, entry.index
+                ));
                 self.end();
                 return None;
             }
@@ -584,31 +662,43 @@ impl Manager {
     }
 
     fn apply_members(&mut self, ctx: &mut Context<'_>, entry: &Entry) {
-        let Some(consensus) = &mut self.consensus else { return };
+        let Some(consensus) = &mut self.consensus else {
+            return;
+        };
         if consensus.apply_members(entry, ctx.rng()) {
             self.announce_members(ctx);
         }
     }
 
     fn announce_members(&self, ctx: &mut Context<'_>) {
-        let Some(consensus) = &self.consensus else { return };
+        let Some(consensus) = &self.consensus else {
+            return;
+        };
         let voters = consensus.conf().voters.iter();
-        let mut voters: Vec<NodeId> =
-            voters.filter_map(|voter| self.members.get(voter).copied()).collect();
+        let mut voters: Vec<NodeId> = voters
+            .filter_map(|voter| self.members.get(voter).copied())
+            .collect();
         voters.sort_unstable();
         ctx.notice(Notice::MembershipChanged { voters });
     }
 
     /// Says what part it plays, if that changed, and takes up or drops a leader's soft state.
     fn announce_role(&mut self, ctx: &mut Context<'_>) {
-        let Some(consensus) = &self.consensus else { return };
+        let Some(consensus) = &self.consensus else {
+            return;
+        };
         let (role, term) = (consensus.role(), consensus.term());
         if self.announced == (role, term) {
             return;
         }
         self.announced = (role, term);
-        ctx.notice(Notice::RoleChanged { role, epoch: Epoch(term) });
-        self.leading = consensus.leads().then(|| Leading::new(term, &self.config.timers));
+        ctx.notice(Notice::RoleChanged {
+            role,
+            epoch: Epoch(term),
+        });
+        self.leading = consensus
+            .leads()
+            .then(|| Leading::new(term, &self.config.timers));
         if self.leading.is_none() {
             self.proposals.clear();
         }
@@ -616,10 +706,14 @@ impl Manager {
 
     /// The first entry of the own epoch is applied: everything before it is, too.
     fn start_leading(&mut self, ctx: &mut Context<'_>) {
-        let Some(leading) = &mut self.leading else { return };
+        let Some(leading) = &mut self.leading else {
+            return;
+        };
         leading.active = true;
         leading.planner = Some(Planner::new(&self.config.timers, ctx.now(), &self.store));
-        leading.dispatcher.activate(&self.store, ctx, &mut self.proposals);
+        leading
+            .dispatcher
+            .activate(&self.store, ctx, &mut self.proposals);
     }
 
     /// The leader's duties after something has changed.
@@ -628,7 +722,9 @@ impl Manager {
             self.proposals.clear();
             return;
         };
-        leading.dispatcher.settle(&self.store, ctx, &mut self.proposals);
+        leading
+            .dispatcher
+            .settle(&self.store, ctx, &mut self.proposals);
         for command in self.proposals.drain(..) {
             // One that is dropped is made again when it is still called for.
             let _position = consensus.propose(command.encode());
@@ -646,9 +742,12 @@ impl Manager {
     }
 
     fn checkpoint_if_due(&mut self, ctx: &mut Context<'_>) {
-        let Some(consensus) = &mut self.consensus else { return };
+        let Some(consensus) = &mut self.consensus else {
+            return;
+        };
         let since = self.applied - consensus.journal().snapshot_index().min(self.applied);
-        if since < self.config.timers.snapshot_every.max(1) {
+        let wanted = since > 0 && consensus.take_snapshot_wanted();
+        if since < self.config.timers.snapshot_every.max(1) && !wanted {
             return;
         }
         let (snapshot, entries) = consensus.checkpoint(self.applied, self.store.encode());
@@ -661,7 +760,10 @@ impl Manager {
         snapshot: Snapshot,
         entries: Vec<crate::record::LogEntry>,
     ) -> Record {
-        let hard = self.consensus.as_ref().map_or_else(Hard::default, Consensus::durable);
+        let hard = self
+            .consensus
+            .as_ref()
+            .map_or_else(Hard::default, Consensus::durable);
         let member = self.consensus.as_ref().map_or(NOBODY, Consensus::member);
         checkpoint_of(member, &self.members, hard, snapshot, entries)
     }
@@ -709,7 +811,10 @@ impl Leading {
             }
             Command::NodeUp { node, .. } => self.dispatcher.went_up(*node, ctx.now()),
             Command::NodeDown { node } => self.dispatcher.went_down(*node),
-            Command::Client { operation: Operation::SetAvailability { node, availability }, .. } => {
+            Command::Client {
+                operation: Operation::SetAvailability { node, availability },
+                ..
+            } => {
                 self.hand_over |= *node == own && *availability == Availability::Drain;
             }
             _ => {}
@@ -721,12 +826,20 @@ impl Leading {
     fn answer(&mut self, read: &Read, store: &Store, ctx: &mut Context<'_>) {
         let result = store.read(&read.operation);
         if let (Operation::LeaseRenew { lease, token }, Ok(_)) = (&read.operation, &result) {
-            let Some(planner) = &mut self.planner else { return };
+            let Some(planner) = &mut self.planner else {
+                return;
+            };
             if !planner.renew(lease, *token, ctx.now()) {
                 return;
             }
         }
-        ctx.send(read.from, Message::Response { id: read.id, result });
+        ctx.send(
+            read.from,
+            Message::Response {
+                id: read.id,
+                result,
+            },
+        );
     }
 
     /// Asks the planner, unless what it decided last is still on its way: it must not decide
@@ -739,7 +852,9 @@ impl Leading {
         plans: &mut u32,
         now: Instant,
     ) {
-        let Some(planner) = &mut self.planner else { return };
+        let Some(planner) = &mut self.planner else {
+            return;
+        };
         if !self.plan_wanted || self.planned_through > applied || consensus.transferring() {
             return;
         }
@@ -771,7 +886,11 @@ impl Process for Manager {
         match input {
             Input::Message { from, message } => self.handle_message(ctx, from, message),
             Input::Undecodable { from, kind, error } => {
-                ctx.notice(Notice::Undecodable { from, message: kind.to_owned(), error });
+                ctx.notice(Notice::Undecodable {
+                    from,
+                    message: kind.to_owned(),
+                    error,
+                });
             }
             Input::ConnectionLost { peer } => self.handle_lost_peer(peer),
             // Time was handled above; the rest is for agents and clients.
@@ -791,7 +910,9 @@ impl Process for Manager {
 
 impl Manager {
     fn handle_lost_peer(&mut self, peer: NodeId) {
-        let Some(consensus) = &mut self.consensus else { return };
+        let Some(consensus) = &mut self.consensus else {
+            return;
+        };
         for (member, node) in &self.members {
             if *node == peer {
                 consensus.unreachable(*member);
@@ -827,7 +948,15 @@ fn first_checkpoint(
         data: store.encode(),
     };
     let members = members.clone();
-    ManagerCheckpoint { member, members, term: 1, vote: NOBODY, commit: 1, snapshot, entries: vec![] }
+    ManagerCheckpoint {
+        member,
+        members,
+        term: 1,
+        vote: NOBODY,
+        commit: 1,
+        snapshot,
+        entries: vec![],
+    }
 }
 
 /// What is left of a disk whose tail was damaged, as one record that replaces it.
@@ -837,7 +966,10 @@ fn rewritten(member: u64, members: &BTreeMap<u64, NodeId>, journal: &Journal) ->
             let entries = journal.entries_after(snapshot.index);
             checkpoint_of(member, members, journal.hard(), snapshot, entries)
         }
-        None => Record::Member { member, members: members.clone() },
+        None => Record::Member {
+            member,
+            members: members.clone(),
+        },
     }
 }
 

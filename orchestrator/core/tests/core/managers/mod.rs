@@ -1,0 +1,9 @@
+//! Managers among themselves: elections, replication, restarts, damaged disks, membership; and
+//! what agents and clients get from them.
+
+mod agents;
+mod clients;
+mod cluster;
+mod consensus;
+mod disks;
+mod membership;
