@@ -16,7 +16,10 @@ fn main() {
 
 fn git(arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").args(arguments).output().ok()?;
-    let text = output.status.success().then(|| String::from_utf8(output.stdout).ok())??;
+    let text = output
+        .status
+        .success()
+        .then(|| String::from_utf8(output.stdout).ok())??;
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wavetank_engine::{Keep, RunOptions, RunResult};
 use wavetank_reports::{RunIdentity, RunReport};
+use wavetank_scenario::Scenario;
 use wavetank_scenario::plan::Plan;
 use wavetank_trace::Event;
 
@@ -44,16 +45,26 @@ pub fn keep_panics_quiet() {
     }));
 }
 
-/// Runs a plan to its end, or to the panic that ends it.
+/// Draws the plan of one seed.
+pub fn plan(scenario: &Scenario, seed: u64) -> Result<Plan, String> {
+    guarded(|| scenario.plan(seed))
+}
+
+/// Runs a plan to its end, or to the panic that ends it. A sink that was interrupted has seen a
+/// shorter run.
 pub fn attempt(
     execute: &Execute,
     plan: &Plan,
     keep: Keep,
     sink: &mut dyn FnMut(&Event),
 ) -> Result<RunResult, String> {
-    // The engine is dropped by the unwinding, so nobody sees its broken state; a sink that was
-    // interrupted has seen a shorter run.
-    catch_unwind(AssertUnwindSafe(|| execute(plan, keep, sink))).map_err(|payload| {
+    guarded(|| execute(plan, keep, sink))
+}
+
+/// What `work` gives, or the text of its panic. Whatever `work` had begun is dropped by the
+/// unwinding, so nobody sees its broken state.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         let told = LAST_PANIC
             .try_with(|last| last.borrow_mut().take())
             .ok()
@@ -73,7 +84,7 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 /// Runs a plan and reports on it. After a panic the run is repeated with its events, to say when
 /// and where it happened.
 pub fn report(execute: &Execute, plan: &Plan, overrides: &[String]) -> RunReport {
-    let run = identity(plan, overrides);
+    let run = identity(&plan.name, &plan.file, plan.seed, overrides);
     match attempt(execute, plan, Keep::Nothing, &mut |_| {}) {
         Ok(result) => judged(run, plan, result),
         Err(panic) => {
@@ -96,12 +107,17 @@ fn judged(run: RunIdentity, plan: &Plan, result: RunResult) -> RunReport {
     }
 }
 
-/// Which run a plan is.
-pub fn identity(plan: &Plan, overrides: &[String]) -> RunIdentity {
+/// Reports that not even a plan came of a seed.
+pub fn unplanned(scenario: &Scenario, seed: u64, overrides: &[String], panic: &str) -> RunReport {
+    let run = identity(scenario.name(), scenario.file(), seed, overrides);
+    RunReport::failed(run, format!("{panic}\nwhile the plan was drawn"))
+}
+
+fn identity(scenario: &str, file: &str, seed: u64, overrides: &[String]) -> RunIdentity {
     RunIdentity {
-        scenario: plan.name.clone(),
-        file: plan.file.clone(),
-        seed: plan.seed,
+        scenario: scenario.to_owned(),
+        file: file.to_owned(),
+        seed,
         world: WORLD.to_owned(),
         overrides: overrides.to_vec(),
         commit: COMMIT.map(str::to_owned),
@@ -111,7 +127,7 @@ pub fn identity(plan: &Plan, overrides: &[String]) -> RunIdentity {
 fn moment_of_panic(execute: &Execute, plan: &Plan) -> String {
     let mut last = None;
     let again = attempt(execute, plan, Keep::Full, &mut |event| {
-        last = Some(event.clone())
+        last = Some(event.clone());
     });
     match (again, last) {
         (Ok(_), _) => "it did not happen again when the run was repeated".to_owned(),

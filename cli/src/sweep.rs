@@ -72,8 +72,10 @@ mod tests {
             std::thread::sleep(Duration::from_millis(if *item == 0 { 30 } else { 0 }));
             *item
         };
-        let done: Result<(), Infallible> =
-            sweep(&items, threads(4), slow_start, |item| Ok(seen.push(item)));
+        let done: Result<(), Infallible> = sweep(&items, threads(4), slow_start, |item| {
+            seen.push(item);
+            Ok(())
+        });
         assert!(done.is_ok());
         assert_eq!(seen, items);
     }

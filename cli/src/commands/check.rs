@@ -5,10 +5,10 @@ use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use wavetank_checkers::Judge;
+use wavetank_checkers::{Judge, Judgement, Verdict};
 use wavetank_reports::{RunIdentity, RunReport, Summary, exit_code};
 use wavetank_scenario::plan::Plan;
-use wavetank_trace::{Reader, VirtualTime};
+use wavetank_trace::{Payload, Phase, Reader, VirtualTime};
 
 use crate::failure::Failure;
 use crate::output::{self, Format};
@@ -42,11 +42,17 @@ fn judge(path: &Path) -> Result<RunReport, Failure> {
     let mut judge = Judge::new(&plan);
     let mut events = 0;
     let mut end = VirtualTime::ZERO;
+    let mut is_complete = false;
     for event in reader {
         let event = event.map_err(|error| wrong(&error))?;
         judge.observe(&event);
         events += 1;
         end = event.at;
+        is_complete = matches!(event.payload, Payload::Phase { phase: Phase::End });
+    }
+    let mut judgement = judge.finish();
+    if !is_complete {
+        note_missing_end(&mut judgement);
     }
     let run = RunIdentity {
         scenario: plan.name,
@@ -59,6 +65,16 @@ fn judge(path: &Path) -> Result<RunReport, Failure> {
     Ok(RunReport {
         must_fail: plan.expect.fails,
         trace: Some(path.display().to_string()),
-        ..RunReport::judged(run, judge.finish(), None, events, end.as_duration())
+        ..RunReport::judged(run, judgement, None, events, end.as_duration())
     })
+}
+
+/// A trace that breaks off can convict, but not acquit.
+fn note_missing_end(judgement: &mut Judgement) {
+    judgement
+        .inconclusive
+        .push("the trace breaks off before the end of its run".to_owned());
+    if judgement.verdict == Verdict::Pass {
+        judgement.verdict = Verdict::Inconclusive;
+    }
 }

@@ -31,8 +31,10 @@ pub fn run(arguments: &DigestsArguments) -> Result<u8, Failure> {
     let scenarios = scenarios(&requests, &arguments.overrides)?;
     let work = |request: &DigestRequest| {
         let scenario = scenarios.get(request.file.as_str())?;
-        let plan = scenario.plan(request.seed);
-        let report = runner::report(&runner::execute, &plan, &arguments.overrides);
+        let report = match runner::plan(scenario, request.seed) {
+            Ok(plan) => runner::report(&runner::execute, &plan, &arguments.overrides),
+            Err(panic) => runner::unplanned(scenario, request.seed, &arguments.overrides, &panic),
+        };
         Some(DigestAnswer {
             digest: digest_of(&report),
         })

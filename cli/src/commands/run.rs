@@ -158,7 +158,10 @@ fn run_and_compare(arguments: &RunArguments, jobs: &[Job<'_>]) -> Result<Vec<Run
     let requests = jobs.iter().map(request).collect();
     let other = OtherProcess::start(requests, &arguments.overrides, other_threads(arguments))?;
     let mut done = Vec::with_capacity(jobs.len());
-    each(arguments, jobs, |one| Ok(done.push(one)))?;
+    each(arguments, jobs, |one| {
+        done.push(one);
+        Ok(())
+    })?;
     let digests = other.digests()?;
     let mut reports = Vec::with_capacity(jobs.len());
     for ((job, done), elsewhere) in jobs.iter().zip(done).zip(digests) {
@@ -166,8 +169,9 @@ fn run_and_compare(arguments: &RunArguments, jobs: &[Job<'_>]) -> Result<Vec<Run
         let mut seen = vec![determinism::digest_of(&report)];
         seen.extend(done.again);
         seen.push(elsewhere);
-        let plan = job.scenario.plan(job.seed);
-        determinism::compare(&runner::execute, &plan, &mut report, seen);
+        if let Ok(plan) = runner::plan(job.scenario, job.seed) {
+            determinism::compare(&runner::execute, &plan, &mut report, seen);
+        }
         output::print_run(&report, arguments.format)?;
         reports.push(report);
     }
@@ -190,7 +194,17 @@ fn each(
 }
 
 fn perform(arguments: &RunArguments, job: &Job<'_>, execute: &Execute) -> Result<Done, Failure> {
-    let plan = job.scenario.plan(job.seed);
+    let plan = match runner::plan(job.scenario, job.seed) {
+        Ok(plan) => plan,
+        Err(panic) => {
+            let overrides = &arguments.overrides;
+            let report = runner::unplanned(job.scenario, job.seed, overrides, &panic);
+            return Ok(Done {
+                report,
+                again: None,
+            });
+        }
+    };
     let mut report = runner::report(execute, &plan, &arguments.overrides);
     let again = arguments
         .check_determinism

@@ -27,7 +27,7 @@ pub struct TraceArguments {
 pub fn run(arguments: &TraceArguments) -> Result<u8, Failure> {
     let scenarios = files::load_all(std::slice::from_ref(&arguments.file), &arguments.overrides)?;
     for scenario in &scenarios {
-        let plan = scenario.plan(arguments.seed);
+        let plan = runner::plan(scenario, arguments.seed).map_err(anyhow::Error::msg)?;
         let out = BufWriter::new(io::stdout().lock());
         let written =
             store::trace_to(out, &runner::execute, &plan).and_then(|mut out| Ok(out.flush()?));
