@@ -1,0 +1,4 @@
+//! What a user of scenario files sees: plans, timelines, diagnostics, schema.
+
+mod examples;
+mod support;
