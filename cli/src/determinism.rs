@@ -11,8 +11,10 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 use wavetank_engine::Keep;
 use wavetank_reports::{Divergence, RunReport, RunVerdict};
+use wavetank_scenario::Override;
 use wavetank_scenario::plan::Plan;
 
+use crate::files;
 use crate::runner::{self, Execute};
 
 /// Times that two runs are compared event by event before their difference is called elusive.
@@ -43,7 +45,7 @@ impl OtherProcess {
     /// Starts it. It inherits stderr.
     pub fn start(
         requests: Vec<DigestRequest>,
-        overrides: &[String],
+        overrides: &[Override],
         threads: NonZeroUsize,
     ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
@@ -52,8 +54,8 @@ impl OtherProcess {
             .arg("digests")
             .arg("--jobs")
             .arg(threads.to_string());
-        for assignment in overrides {
-            command.arg("--set").arg(assignment);
+        for one in overrides {
+            command.arg("--set").arg(files::assignment(one));
         }
         let child = command
             .stdin(Stdio::piped())

@@ -4,10 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
-use wavetank_scenario::Scenario;
+use wavetank_scenario::{Override, Scenario};
 
 use crate::failure::Failure;
-use crate::{output, overrides};
+use crate::output;
 
 /// Widest line of a diagnostic; excerpts of files are not wrapped.
 const DIAGNOSTIC_WIDTH: usize = 100;
@@ -78,14 +78,14 @@ pub fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// Loads every file; if any is invalid, shows what is wrong with all of them.
-pub fn load_all(files: &[PathBuf], assignments: &[String]) -> Result<Vec<Scenario>, Failure> {
+pub fn load_all(files: &[PathBuf], overrides: &[Override]) -> Result<Vec<Scenario>, Failure> {
     let mut scenarios = Vec::new();
     let mut invalid = 0;
     for file in files {
-        match load(file, assignments)? {
+        match wavetank_scenario::load_with(file, overrides) {
             Ok(scenario) => scenarios.push(scenario),
-            Err(shown) => {
-                output::complain(&shown);
+            Err(error) => {
+                output::complain(&shown(&error));
                 invalid += 1;
             }
         }
@@ -99,20 +99,20 @@ pub fn load_all(files: &[PathBuf], assignments: &[String]) -> Result<Vec<Scenari
     }
 }
 
-/// Loads one file; an invalid one as text that says what is wrong with it.
-pub fn load(file: &Path, assignments: &[String]) -> Result<Result<Scenario, String>, Failure> {
-    let loaded = wavetank_scenario::load(file).and_then(|scenario| {
-        if assignments.is_empty() {
-            Ok(Ok(scenario))
-        } else {
-            overrides::load(file, assignments)
-        }
-    });
-    match loaded {
-        Ok(Ok(scenario)) => Ok(Ok(scenario)),
-        Ok(Err(wrong_assignment)) => Err(Failure::Usage(wrong_assignment)),
-        Err(error) => Ok(Err(shown(&error))),
-    }
+/// Reads one `path=value` of `--set`.
+pub fn parse_assignment(text: &str) -> Result<Override, String> {
+    let (path, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` must be like cluster.agents.count=9"))?;
+    Ok(Override {
+        path: path.to_owned(),
+        value: value.to_owned(),
+    })
+}
+
+/// The same as the user wrote it.
+pub fn assignment(one: &Override) -> String {
+    format!("{}={}", one.path, one.value)
 }
 
 /// A diagnostic with its excerpt, as it goes to stderr.

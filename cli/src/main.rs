@@ -1,8 +1,7 @@
 //! The `wavetank` binary: arguments in, one file per command, an exit code out.
 //!
 //! Map: `commands` (one file per command), `files` (which scenario files a path means, and how
-//! they are read), `overrides` (`--set`), `seeds` (how seeds are written), `runner` (the only
-//! place that starts the engine), `sweep` (many runs on many threads), `determinism` (the same
+//! they are read), `seeds` (how seeds are written), `runner` (the only place that starts the engine), `sweep` (many runs on many threads), `determinism` (the same
 //! seed again, here and in another process), `store` (traces on disk), `output` (what goes where,
 //! colours, broken pipes), `failure` (why a command ended without a verdict).
 //!
@@ -14,7 +13,6 @@ mod determinism;
 mod failure;
 mod files;
 mod output;
-mod overrides;
 mod runner;
 mod seeds;
 mod store;

@@ -6,9 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wavetank_engine::{Keep, RunOptions, RunResult};
 use wavetank_reports::{RunIdentity, RunReport};
-use wavetank_scenario::Scenario;
 use wavetank_scenario::plan::Plan;
+use wavetank_scenario::{Override, Scenario};
 use wavetank_trace::Event;
+
+use crate::files;
 
 /// Something that runs plans: the engine, or in tests something worse.
 pub type Execute = dyn Fn(&Plan, Keep, &mut dyn FnMut(&Event)) -> RunResult + Sync;
@@ -83,7 +85,7 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 
 /// Runs a plan and reports on it. After a panic the run is repeated with its events, to say when
 /// and where it happened.
-pub fn report(execute: &Execute, plan: &Plan, overrides: &[String]) -> RunReport {
+pub fn report(execute: &Execute, plan: &Plan, overrides: &[Override]) -> RunReport {
     let run = identity(&plan.name, &plan.file, plan.seed, overrides);
     match attempt(execute, plan, Keep::Nothing, &mut |_| {}) {
         Ok(result) => judged(run, plan, result),
@@ -108,18 +110,18 @@ fn judged(run: RunIdentity, plan: &Plan, result: RunResult) -> RunReport {
 }
 
 /// Reports that not even a plan came of a seed.
-pub fn unplanned(scenario: &Scenario, seed: u64, overrides: &[String], panic: &str) -> RunReport {
-    let run = identity(scenario.name(), scenario.file(), seed, overrides);
+pub fn unplanned(scenario: &Scenario, seed: u64, overrides: &[Override], panic: &str) -> RunReport {
+    let run = identity(&scenario.name, &scenario.file, seed, overrides);
     RunReport::failed(run, format!("{panic}\nwhile the plan was drawn"))
 }
 
-fn identity(scenario: &str, file: &str, seed: u64, overrides: &[String]) -> RunIdentity {
+fn identity(scenario: &str, file: &str, seed: u64, overrides: &[Override]) -> RunIdentity {
     RunIdentity {
         scenario: scenario.to_owned(),
         file: file.to_owned(),
         seed,
         world: WORLD.to_owned(),
-        overrides: overrides.to_vec(),
+        overrides: overrides.iter().map(files::assignment).collect(),
         commit: COMMIT.map(str::to_owned),
     }
 }

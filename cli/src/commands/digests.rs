@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use wavetank_reports::{exit_code, json};
-use wavetank_scenario::Scenario;
+use wavetank_scenario::{Override, Scenario};
 
 use crate::determinism::{DigestAnswer, DigestRequest, digest_of};
 use crate::failure::Failure;
@@ -18,8 +18,8 @@ use crate::{files, output, runner, sweep};
 #[derive(Args)]
 pub struct DigestsArguments {
     /// Replaces a field of every file.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    overrides: Vec<String>,
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = files::parse_assignment)]
+    overrides: Vec<Override>,
     /// Runs at the same time.
     #[arg(long, value_name = "N")]
     jobs: NonZeroUsize,
@@ -60,7 +60,7 @@ fn requests() -> Result<Vec<DigestRequest>, Failure> {
 
 fn scenarios<'a>(
     requests: &'a [DigestRequest],
-    overrides: &[String],
+    overrides: &[Override],
 ) -> Result<BTreeMap<&'a str, Scenario>, Failure> {
     let mut scenarios = BTreeMap::new();
     for request in requests {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use wavetank_reports::{RunReport, RunVerdict, Summary, exit_code};
-use wavetank_scenario::Scenario;
+use wavetank_scenario::{Override, Scenario};
 
 use crate::determinism::{self, DigestRequest, OtherProcess};
 use crate::failure::Failure;
@@ -39,8 +39,8 @@ pub struct RunArguments {
     #[arg(long, default_value = "sim")]
     runtime: String,
     /// Replaces a field of the file: `cluster.agents.count=9`; may be given several times.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    overrides: Vec<String>,
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = files::parse_assignment)]
+    overrides: Vec<Override>,
     /// Runs at the same time; all cores by default.
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -115,7 +115,7 @@ fn jobs<'a>(arguments: &RunArguments, scenarios: &'a [Scenario]) -> Vec<Job<'a>>
     {
         let seeds: Vec<u64> = match (&arguments.seeds, arguments.seed.as_slice()) {
             (Some(range), _) => range.clone().collect(),
-            (None, []) => scenario.seeds().collect(),
+            (None, []) => scenario.seeds.iter().collect(),
             (None, given) => given.to_vec(),
         };
         let seeds = seeds
@@ -128,9 +128,9 @@ fn jobs<'a>(arguments: &RunArguments, scenarios: &'a [Scenario]) -> Vec<Job<'a>>
 
 /// A file says in which worlds it can run.
 fn runs_here(scenario: &Scenario, world: &str) -> bool {
-    let runs = scenario.worlds().iter().any(|can| can == world);
+    let runs = scenario.worlds.iter().any(|can| can == world);
     if !runs {
-        let name = scenario.name();
+        let name = &scenario.name;
         output::complain(&format!(
             "note: {name} does not run in world `{world}`: skipped"
         ));
@@ -152,7 +152,7 @@ fn run_once(arguments: &RunArguments, jobs: &[Job<'_>]) -> Result<Vec<RunReport>
 /// The other process is done when all runs are, so that they are printed together.
 fn run_and_compare(arguments: &RunArguments, jobs: &[Job<'_>]) -> Result<Vec<RunReport>, Failure> {
     let request = |job: &Job<'_>| DigestRequest {
-        file: job.scenario.file().to_owned(),
+        file: job.scenario.file.clone(),
         seed: job.seed,
     };
     let requests = jobs.iter().map(request).collect();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use wavetank_reports::{exit_code, json, table};
-use wavetank_scenario::Scenario;
+use wavetank_scenario::{Override, Scenario};
 
 use crate::failure::Failure;
 use crate::files;
@@ -45,8 +45,8 @@ pub struct ExplainArguments {
     #[arg(long, value_name = "N", value_parser = parse_seed)]
     seed: Option<u64>,
     /// Replaces a field of the file.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    overrides: Vec<String>,
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = files::parse_assignment)]
+    overrides: Vec<Override>,
 }
 
 /// Arguments of `scenario list`.
@@ -74,7 +74,7 @@ fn check(arguments: &CheckArguments) -> Result<u8, Failure> {
     let scenarios = files::load_all(&files::select(&arguments.paths)?, &[])?;
     let mut lints = 0;
     for lint in scenarios.iter().flat_map(Scenario::lints) {
-        output::complain(&files::shown(lint));
+        output::complain(&files::shown(&lint));
         lints += 1;
     }
     if arguments.strict && lints > 0 {
@@ -94,7 +94,7 @@ fn explain(arguments: &ExplainArguments) -> Result<u8, Failure> {
     for scenario in &scenarios {
         let seed = arguments
             .seed
-            .or_else(|| scenario.seeds().next())
+            .or_else(|| scenario.seeds.iter().next())
             .unwrap_or_default();
         output::print(&with_newline(scenario.explain(seed)))?;
     }
@@ -119,10 +119,11 @@ fn with_newline(mut text: String) -> String {
 struct Row<'a> {
     scenario: &'a str,
     file: &'a str,
-    seeds: usize,
+    seeds: u64,
     tags: &'a [String],
     worlds: &'a [String],
-    description: &'a str,
+    description: Option<&'a str>,
+    issue: Option<&'a str>,
 }
 
 fn list(arguments: &ListArguments) -> Result<u8, Failure> {
@@ -138,7 +139,7 @@ fn list(arguments: &ListArguments) -> Result<u8, Failure> {
                     row.scenario.to_owned(),
                     seeds,
                     row.tags.join(" "),
-                    row.description.to_owned(),
+                    row.description.unwrap_or_default().to_owned(),
                 ]
             });
             table::list(&header, cells, output::stdout_style())
@@ -150,11 +151,12 @@ fn list(arguments: &ListArguments) -> Result<u8, Failure> {
 
 fn row(scenario: &Scenario) -> Row<'_> {
     Row {
-        scenario: scenario.name(),
-        file: scenario.file(),
-        seeds: scenario.seeds().count(),
-        tags: scenario.tags(),
-        worlds: scenario.worlds(),
-        description: scenario.description(),
+        scenario: &scenario.name,
+        file: &scenario.file,
+        seeds: scenario.seeds.count(),
+        tags: &scenario.tags,
+        worlds: &scenario.worlds,
+        description: scenario.description.as_deref(),
+        issue: scenario.issue.as_deref(),
     }
 }

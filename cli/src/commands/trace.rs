@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use wavetank_reports::exit_code;
+use wavetank_scenario::Override;
 
 use crate::failure::Failure;
 use crate::seeds::parse_seed;
@@ -19,8 +20,8 @@ pub struct TraceArguments {
     #[arg(long, value_name = "N", value_parser = parse_seed)]
     seed: u64,
     /// Replaces a field of the file.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
-    overrides: Vec<String>,
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = files::parse_assignment)]
+    overrides: Vec<Override>,
 }
 
 /// Prints the trace. The exit code does not judge: `check` does.
