@@ -6,9 +6,15 @@ use wavetank_trace::{Event, VirtualTime};
 use crate::checker::{Checker, Report};
 use crate::i01_effective_leader::EffectiveLeader;
 use crate::i02_durable_commits::DurableCommits;
+use crate::i03_convergence::Convergence;
 use crate::i04_bounded_instances::BoundedInstances;
 use crate::i05_truthful_exits::TruthfulExits;
 use crate::i06_legal_transitions::LegalTransitions;
+use crate::i07_idempotent_stop::IdempotentStop;
+use crate::i09_bounded_restarts::BoundedRestarts;
+use crate::i10_stays_stopped::StaysStopped;
+use crate::i12_stop_grace::StopGrace;
+use crate::i13_no_silent_success::NoSilentSuccess;
 use crate::i08_no_orphans::NoOrphans;
 use crate::i16_down_verdicts::DownVerdicts;
 use crate::linearizable::Linearizable;
@@ -54,7 +60,7 @@ checkers! {
     "I2" "durable-commits" "committed entries are the same everywhere, in order, and never lost"
         |plan| Box::new(DurableCommits::new(plan));
     "I3" "convergence" "after the last fault the cluster becomes what was asked for"
-        |_| Box::new(JudgedElsewhere("I3"));
+        |plan| Box::new(Convergence::new(plan));
     "I4" "bounded-instances" "no more instances than asked for plus surge; one writer per volume"
         |plan| Box::new(BoundedInstances::new(plan));
     "I5" "truthful-exits" "reported exits are the true ones, written once"
@@ -62,17 +68,17 @@ checkers! {
     "I6" "legal-transitions" "task states move only as the state machine allows"
         |_| Box::new(LegalTransitions::default());
     "I7" "idempotent-stop" "stopping what is gone is no error, and stopping has an effect"
-        |_| Box::new(JudgedElsewhere("I7"));
+        |_| Box::new(IdempotentStop);
     "I8" "no-orphans" "at rest every container has a task and every running task a container"
         |_| Box::new(NoOrphans);
     "I9" "bounded-restarts" "restarts, replacements and kept records are bounded"
-        |_| Box::new(JudgedElsewhere("I9"));
+        |plan| Box::new(BoundedRestarts::new(plan));
     "I10" "stays-stopped" "what an operator stopped stays stopped"
-        |_| Box::new(JudgedElsewhere("I10"));
+        |_| Box::new(StaysStopped::default());
     "I12" "stop-grace" "no SIGKILL before the grace is over, and always after it"
-        |_| Box::new(JudgedElsewhere("I12"));
+        |plan| Box::new(StopGrace::new(plan));
     "I13" "no-silent-success" "every failure has a reason, every success was one"
-        |_| Box::new(JudgedElsewhere("I13"));
+        |_| Box::new(NoSilentSuccess::default());
     "I14" "complete-reports" "every transition reaches the store once and in order"
         |_| Box::new(JudgedElsewhere("I14"));
     "I16" "down-verdicts" "healthy agents are never declared down, lost ones are in time"
