@@ -15,6 +15,11 @@ use crate::i09_bounded_restarts::BoundedRestarts;
 use crate::i10_stays_stopped::StaysStopped;
 use crate::i12_stop_grace::StopGrace;
 use crate::i13_no_silent_success::NoSilentSuccess;
+use crate::i14_complete_reports::CompleteReports;
+use crate::i17_availability::Availability;
+use crate::i20_placement::Placement;
+use crate::i21_unknown_is_not_absent::UnknownIsNotAbsent;
+use crate::i23_workloads_survive::WorkloadsSurvive;
 use crate::i08_no_orphans::NoOrphans;
 use crate::i16_down_verdicts::DownVerdicts;
 use crate::linearizable::Linearizable;
@@ -80,17 +85,17 @@ checkers! {
     "I13" "no-silent-success" "every failure has a reason, every success was one"
         |_| Box::new(NoSilentSuccess::default());
     "I14" "complete-reports" "every transition reaches the store once and in order"
-        |_| Box::new(JudgedElsewhere("I14"));
+        |_| Box::new(CompleteReports::default());
     "I16" "down-verdicts" "healthy agents are never declared down, lost ones are in time"
         |plan| Box::new(DownVerdicts::new(plan));
     "I17" "availability" "planned operations keep the promised number of tasks ready"
-        |_| Box::new(JudgedElsewhere("I17"));
+        |_| Box::new(Availability::default());
     "I20" "placement" "tasks are placed only where they may and fit"
-        |_| Box::new(JudgedElsewhere("I20"));
+        |plan| Box::new(Placement::new(plan));
     "I21" "unknown-is-not-absent" "a failed observation never leads to a destructive action"
-        |_| Box::new(JudgedElsewhere("I21"));
+        |_| Box::new(UnknownIsNotAbsent);
     "I23" "workloads-survive" "trouble of the managers stops no container"
-        |_| Box::new(JudgedElsewhere("I23"));
+        |_| Box::new(WorkloadsSurvive);
     "I24" "reproducible" "the same plan gives the same trace (judged by running twice)"
         |_| Box::new(JudgedElsewhere("I24"));
     "linearizable" "linearizable" "clients see one register per key and one holder per lease"

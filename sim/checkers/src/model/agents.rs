@@ -42,7 +42,7 @@ pub struct AgentView {
     pub heard: Option<Heard>,
     /// Those before, for when the newest never reached its disk.
     heard_before: Option<Heard>,
-    /// The newest stop of each instance.
+    /// The first stop of each instance.
     pub stops: BTreeMap<InstanceId, StopRecord>,
     /// The newest status of each task, as it said.
     pub tasks: BTreeMap<TaskId, TaskStatus>,
@@ -117,10 +117,7 @@ impl Agents {
                 let stop =
                     StopRecord { at: event.at, grace: *grace, reason: *reason, event: event.id };
                 let stops = &mut self.agents.entry(host).or_default().stops;
-                stops
-                    .entry(*instance)
-                    .and_modify(|known| known.reason = *reason)
-                    .or_insert(stop);
+                stops.entry(*instance).or_insert(stop);
             }
             Notice::TaskMoved { task, status, .. } => {
                 let agent = self.agents.entry(host).or_default();

@@ -71,6 +71,7 @@ pub struct Containers {
     instances: BTreeMap<TaskId, Vec<Instance>>,
     strangers: BTreeMap<(NodeId, ContainerId), VirtualTime>,
     ordered: BTreeMap<(NodeId, InstanceId), EventId>,
+    present: BTreeMap<NodeId, u32>,
 }
 
 impl Containers {
@@ -139,6 +140,11 @@ impl Containers {
         self.strangers.iter().map(|((node, id), at)| (*node, id, *at))
     }
 
+    /// How many containers exist on a node.
+    pub fn present_on(&self, host: NodeId) -> u32 {
+        self.present.get(&host).copied().unwrap_or(0)
+    }
+
     /// Forgets a task that nobody can report about any more.
     pub(super) fn prune(&mut self, task: TaskId) {
         if self.of_task(task).iter().all(|instance| !instance.exists()) {
@@ -169,6 +175,7 @@ impl Containers {
         container: &ContainerId,
         volumes: &[String],
     ) {
+        *self.present.entry(host).or_default() += 1;
         let Some(id) = InstanceId::of_container(container) else {
             self.strangers.insert((host, container.clone()), event.at);
             return;
@@ -198,6 +205,9 @@ impl Containers {
         store: &StoreView,
     ) {
         self.strangers.remove(&(host, container.clone()));
+        if let Some(present) = self.present.get_mut(&host) {
+            *present = present.saturating_sub(1);
+        }
         let at = event.at;
         self.update(event, host, container, |instance| instance.deleted_at = Some(at));
         let Some(id) = InstanceId::of_container(container) else { return };

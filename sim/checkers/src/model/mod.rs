@@ -57,6 +57,12 @@ impl Model {
         self.disturbance.observe(event);
         self.agents.observe(event, self.void_window());
         self.containers.observe(event, &self.store);
+        if let (Payload::RuntimeAnswered { listed: Some(listed), .. }, Some(host)) =
+            (&event.payload, event.host)
+            && *listed < self.containers.present_on(host)
+        {
+            self.agents.mark_blind(host, event.id);
+        }
         self.forget_gone(event);
     }
 
