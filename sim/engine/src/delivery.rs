@@ -104,7 +104,7 @@ impl Engine<'_> {
         }
     }
 
-    fn release_notice(&mut self, place: u32, notice: Notice, cause: EventId) -> EventId {
+    pub(crate) fn release_notice(&mut self, place: u32, notice: Notice, cause: EventId) -> EventId {
         let host = Some(self.hosts[place as usize].id);
         match &notice {
             Notice::RoleChanged { role: ConsensusRole::Leader, epoch } => {

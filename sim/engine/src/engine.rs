@@ -95,7 +95,6 @@ pub struct Engine<'a> {
     pub(crate) settling: bool,
     pub(crate) scratch: Effects,
     pub(crate) events: u64,
-    spins: (VirtualTime, u32, u32),
 }
 
 impl<'a> Engine<'a> {
@@ -137,7 +136,6 @@ impl<'a> Engine<'a> {
             settling: false,
             scratch: Effects::default(),
             events: 0,
-            spins: (VirtualTime::ZERO, 0, 0),
             hosts,
         }
     }
@@ -273,7 +271,8 @@ impl<'a> Engine<'a> {
     fn commit(&mut self, place: u32, mut effects: Effects, cause: EventId) {
         let host = &mut self.hosts[place as usize];
         let mut wait = host.step_ms() * 1_000_000;
-        if !effects.persist.is_empty() {
+        let writes = !effects.persist.is_empty();
+        if writes {
             if let Some((fault, why)) = host.disk.refusal() {
                 self.hit(fault);
                 self.crash(place, cause, why);
@@ -293,7 +292,7 @@ impl<'a> Engine<'a> {
             self.rearm(place);
         } else {
             let boot = host.boot;
-            host.waiting = Some(Waiting { effects, cause });
+            host.waiting = Some(Waiting { effects, cause, writes });
             let at = VirtualTime(self.now.0.saturating_add(wait));
             self.queue.push(at, Happening::Unblock { host: place, boot });
         }
@@ -361,15 +360,14 @@ impl<'a> Engine<'a> {
     }
 
     fn guard_against_spinning(&mut self, place: u32) {
-        let (at, host, count) = self.spins;
-        let again = at == self.now && host == place;
-        self.spins = (self.now, place, if again { count + 1 } else { 0 });
+        let (now, seed) = (self.now, self.plan.seed);
+        let host = &mut self.hosts[place as usize];
+        let (at, count) = host.spins;
+        host.spins = if at == now { (at, count + 1) } else { (now, 0) };
+        let id = host.id;
         assert!(
-            self.spins.2 < SPINS_MAX,
-            "{} asks for its timer again and again at {} (seed {})",
-            self.hosts[place as usize].id,
-            self.now,
-            self.plan.seed,
+            host.spins.1 < SPINS_MAX,
+            "{id} asks for its timer again and again at {now} (seed {seed})"
         );
     }
 
@@ -489,12 +487,12 @@ impl<'a> Engine<'a> {
                 host.disk.wipe();
             }
         } else {
-            host.disk.complete_volatile(wavetank_core::Record::replaces_history);
             if let Some(runtime) = &mut host.runtime {
                 runtime.disconnect();
             }
+            self.complete_write(place);
         }
-        host.drop_process();
+        self.hosts[place as usize].drop_process();
         self.locks.release_all(id);
         if self.leader.is_some_and(|(_, leader)| leader == place) {
             self.leader = None;
@@ -505,6 +503,18 @@ impl<'a> Engine<'a> {
             self.tell_peers(place, cause);
         }
         true
+    }
+
+    /// A process ended while its write was under way: the kernel completes it, so what the process
+    /// decided is durable and counts as decided. Nothing of it is sent.
+    fn complete_write(&mut self, place: u32) {
+        let host = &mut self.hosts[place as usize];
+        host.disk.finish_write(wavetank_core::Record::replaces_history);
+        let Some(waiting) = host.waiting.take().filter(|waiting| waiting.writes) else { return };
+        let mut cause = waiting.cause;
+        for notice in waiting.effects.notices {
+            cause = self.release_notice(place, notice, cause);
+        }
     }
 
     /// The peers of an ended process see their connections close.
@@ -586,6 +596,7 @@ fn build_host(plan: &Plan, id: NodeId) -> Host {
         inbox: VecDeque::new(),
         timer: None,
         runtime_timer: None,
+        spins: (VirtualTime::ZERO, 0),
     }
 }
 

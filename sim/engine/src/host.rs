@@ -14,6 +14,8 @@ pub struct Waiting {
     pub effects: Effects,
     /// The event that led to the step.
     pub cause: EventId,
+    /// Records are being written.
+    pub writes: bool,
 }
 
 /// One machine.
@@ -54,6 +56,8 @@ pub struct Host {
     pub timer: Option<VirtualTime>,
     /// When the runtime's timer event in the queue is due.
     pub runtime_timer: Option<VirtualTime>,
+    /// When its process last had its timer, and how often at that very moment.
+    pub spins: (VirtualTime, u32),
 }
 
 impl Host {

@@ -98,7 +98,8 @@ impl<R: Clone> Disk<R> {
         (duration, hit)
     }
 
-    /// The sync is done. `replaces_history` says whether a record makes all older ones useless.
+    /// The sync is done, or the process that wrote is gone and the kernel completes its write.
+    /// `replaces_history` says whether a record makes all older ones useless.
     pub fn finish_write(&mut self, replaces_history: impl Fn(&R) -> bool) {
         let lies = self.lies().is_some();
         for record in self.volatile.drain(..) {
@@ -124,11 +125,6 @@ impl<R: Clone> Disk<R> {
             self.durable.push(Slot::Damaged);
         }
         lost
-    }
-
-    /// The process ended while a write was under way: the kernel still completes it.
-    pub fn complete_volatile(&mut self, replaces_history: impl Fn(&R) -> bool) {
-        self.finish_write(replaces_history);
     }
 
     /// Everything is gone.
