@@ -130,8 +130,10 @@ impl Journal {
     pub fn checkpoint(&mut self, index: u64, data: Vec<u8>) -> Snapshot {
         let term = self.term(index).unwrap_or(self.before_term);
         let previous = self.snapshot_index();
-        let mut snapshot = RaftSnapshot::default();
-        snapshot.data = data.into();
+        let mut snapshot = RaftSnapshot {
+            data: data.into(),
+            ..RaftSnapshot::default()
+        };
         let metadata = snapshot.mut_metadata();
         metadata.index = index;
         metadata.term = term;

@@ -96,10 +96,12 @@ fn encode_change(entry: &Entry) -> Vec<u8> {
 
 /// A log entry for the library.
 pub(super) fn entry_in(entry: &LogEntry) -> Result<Entry, Refused> {
-    let mut out = Entry::default();
-    out.term = entry.term;
-    out.index = entry.index;
-    out.context = entry.context.clone().into();
+    let mut out = Entry {
+        term: entry.term,
+        index: entry.index,
+        context: entry.context.clone().into(),
+        ..Entry::default()
+    };
     match EntryType::from_i32(entry.kind) {
         Some(EntryType::EntryNormal) => out.data = entry.data.clone().into(),
         Some(EntryType::EntryConfChangeV2) => {
@@ -181,14 +183,18 @@ pub(super) fn snapshot_out(snapshot: &RaftSnapshot) -> Snapshot {
 
 /// A snapshot for the library.
 pub(super) fn snapshot_in(snapshot: &Snapshot) -> RaftSnapshot {
-    let mut conf = ConfState::default();
-    conf.voters = snapshot.voters.clone();
-    conf.learners = snapshot.learners.clone();
-    conf.voters_outgoing = snapshot.voters_outgoing.clone();
-    conf.learners_next = snapshot.learners_next.clone();
-    conf.auto_leave = snapshot.auto_leave;
-    let mut out = RaftSnapshot::default();
-    out.data = snapshot.data.clone().into();
+    let conf = ConfState {
+        voters: snapshot.voters.clone(),
+        learners: snapshot.learners.clone(),
+        voters_outgoing: snapshot.voters_outgoing.clone(),
+        learners_next: snapshot.learners_next.clone(),
+        auto_leave: snapshot.auto_leave,
+        ..ConfState::default()
+    };
+    let mut out = RaftSnapshot {
+        data: snapshot.data.clone().into(),
+        ..RaftSnapshot::default()
+    };
     let metadata = out.mut_metadata();
     metadata.index = snapshot.index;
     metadata.term = snapshot.term;
@@ -236,9 +242,7 @@ pub(super) fn message_in(message: &RaftMessage) -> Result<Message, Refused> {
     let kind = MessageType::from_i32(message.kind)
         .filter(|kind| travels(*kind))
         .ok_or_else(|| Refused(format!("kind {} does not travel", message.kind)))?;
-    if message.term == 0 {
-        return refused("it has no term");
-    }
+    check_numbers(kind, message)?;
     check_entries(message)?;
     let mut out = Message::default();
     out.set_msg_type(kind);
@@ -286,6 +290,42 @@ fn travels(kind: MessageType) -> bool {
     )
 }
 
+/// No log gets this long: the library may add to a smaller number without overflow.
+const POSITION_MAX: u64 = u64::MAX / 4;
+
+/// Terms and positions that make sense. The library takes term 0 for "no entry there", so that an
+/// append after an entry of term 0 would fit anywhere; only the start of the log has that term.
+fn check_numbers(kind: MessageType, message: &RaftMessage) -> Result<(), Refused> {
+    if message.term == 0 {
+        return refused("it has no term");
+    }
+    let positions = [
+        message.index,
+        message.commit,
+        message.reject_hint,
+        message.request_snapshot,
+    ];
+    let terms = [message.term, message.log_term, message.commit_term];
+    if positions
+        .iter()
+        .chain(&terms)
+        .any(|number| *number > POSITION_MAX)
+    {
+        return refused("it has a number out of all proportion");
+    }
+    if message.request_snapshot != 0 {
+        return refused("it asks for a snapshot, which no manager does");
+    }
+    let starts = (message.index == 0, message.log_term == 0);
+    if kind == MessageType::MsgAppend && starts.0 != starts.1 {
+        return refused(format!(
+            "entry {} has term {}",
+            message.index, message.log_term
+        ));
+    }
+    Ok(())
+}
+
 /// Entries follow each other without gap, and terms only grow, up to the sender's.
 fn check_entries(message: &RaftMessage) -> Result<(), Refused> {
     let mut index = message.index;
@@ -294,7 +334,7 @@ fn check_entries(message: &RaftMessage) -> Result<(), Refused> {
         if Some(entry.index) != index.checked_add(1) {
             return refused(format!("entry {} follows entry {index}", entry.index));
         }
-        if entry.term < term || entry.term > message.term {
+        if entry.term < term.max(1) || entry.term > message.term {
             return refused(format!("entry {} has term {}", entry.index, entry.term));
         }
         (index, term) = (entry.index, entry.term);
@@ -312,7 +352,8 @@ pub(super) fn check_snapshot(snapshot: &Snapshot) -> Result<(), Refused> {
         .collect();
     members.sort_unstable();
     let unique = members.windows(2).all(|pair| pair[0] != pair[1]);
-    if snapshot.index == 0 || snapshot.voters.is_empty() || !unique || members.contains(&0) {
+    let somewhere = (1..=POSITION_MAX).contains(&snapshot.index);
+    if !somewhere || snapshot.voters.is_empty() || !unique || members.contains(&0) {
         return refused("its snapshot has no sound membership");
     }
     let mut outgoing = snapshot.voters_outgoing.clone();

@@ -2,11 +2,15 @@
 //! declared down.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use wavetank_core::Message;
+use wavetank_core::{Message, TaskReport};
 use wavetank_model::{
-    Change, Epoch, Incarnation, NodeId, NodeStatus, Notice, Resources, Revision, SessionId,
+    Backoff, Change, Epoch, Incarnation, NodeId, NodeStatus, Notice, OnRolloutFailure, Operation,
+    Resources, RestartCondition, RestartPolicy, Revision, ServiceMode, ServiceName, ServiceSpec,
+    SessionId, TaskId, TaskState, TaskStatus, UpdatePolicy,
 };
+use wavetank_port::ImageReference;
 
 use super::cluster::{Cluster, SECOND, others};
 
@@ -292,4 +296,222 @@ fn lost_assignments_are_sent_again_after_a_heartbeat() {
     );
     cluster.run_for(SECOND / 10);
     assert_eq!(kinds(&cluster.take_mail(AGENT)), ["heartbeat-acknowledged"]);
+}
+
+/// A service of this many tasks, as plain as it gets.
+fn service(replicas: u32) -> Operation {
+    let second = Duration::from_secs(1);
+    let backoff = Backoff {
+        base: second,
+        cap: second,
+    };
+    let restart = RestartPolicy {
+        condition: RestartCondition::Always,
+        restarts_max: 3,
+        backoff,
+        stable_after: second,
+    };
+    let update = UpdatePolicy {
+        surge_max: 1,
+        unavailable_max: 0,
+        monitor: second,
+        failures_max: 1,
+        on_failure: OnRolloutFailure::Pause,
+    };
+    let spec = ServiceSpec {
+        name: ServiceName::from("web"),
+        image: ImageReference("registry.test/web:1".to_owned()),
+        command: Vec::new(),
+        environment: BTreeMap::new(),
+        mode: ServiceMode::Replicated { replicas },
+        resources: Resources {
+            cpu_millis: 100,
+            memory_bytes: 1 << 20,
+        },
+        constraints: BTreeMap::new(),
+        spread: None,
+        ports: Vec::new(),
+        volume: None,
+        restart,
+        health: None,
+        stop_grace: second,
+        update,
+        election: None,
+    };
+    Operation::Deploy { spec }
+}
+
+/// The assignments that arrived last.
+fn assigned(cluster: &Cluster) -> Vec<TaskId> {
+    let mail = cluster.mail.get(&AGENT).into_iter().flatten();
+    let newest = mail.filter_map(|(_, message)| match message {
+        Message::Assignments {
+            epoch,
+            revision,
+            tasks,
+            ..
+        } => Some(((*epoch, *revision), tasks)),
+        _ => None,
+    });
+    let newest = newest.max_by_key(|(pair, _)| *pair);
+    newest
+        .map(|(_, tasks)| tasks.iter().map(|task| task.task).collect())
+        .unwrap_or_default()
+}
+
+fn transition(task: TaskId, sequence: u64, state: TaskState) -> TaskReport {
+    let status = TaskStatus {
+        state,
+        attempt: 1,
+        sequence,
+        ..TaskStatus::pending()
+    };
+    TaskReport { task, status }
+}
+
+fn report(cluster: &mut Cluster, to: NodeId, session: SessionId, reports: Vec<TaskReport>) {
+    cluster.send(AGENT, to, Message::Report { session, reports });
+}
+
+/// What was acknowledged since the mail was taken out last.
+fn acknowledged(cluster: &mut Cluster) -> Vec<(TaskId, u64)> {
+    let mail = cluster.take_mail(AGENT);
+    let acks = mail.into_iter().filter_map(|(_, message)| match message {
+        Message::ReportAcknowledged { through, .. } => Some(through),
+        _ => None,
+    });
+    acks.flatten().collect()
+}
+
+/// A cluster with one agent that has one task.
+fn with_task(seed: u64) -> (Cluster, NodeId, SessionId, TaskId) {
+    let mut cluster = Cluster::new(3, seed);
+    let (leader, session, _) = open(&mut cluster, 1);
+    cluster.ask(&service(1)).expect("a sound spec");
+    cluster.run_until("assignments", 5 * SECOND, |cluster| {
+        assigned(cluster).len() == 1
+    });
+    let task = assigned(&cluster)[0];
+    cluster.run_for(SECOND / 10);
+    cluster.take_mail(AGENT);
+    (cluster, leader, session, task)
+}
+
+#[test]
+fn new_assignments_are_sent_as_soon_as_they_are_committed() {
+    let mut cluster = Cluster::new(3, 20);
+    open(&mut cluster, 1);
+    cluster.run_for(SECOND);
+    let asked = cluster.now;
+    cluster.ask(&service(2)).expect("a sound spec");
+    cluster.run_until("assignments", SECOND, |cluster| {
+        assigned(cluster).len() == 2
+    });
+    assert!(
+        cluster.now - asked < SECOND / 5,
+        "no heartbeat is waited for"
+    );
+}
+
+#[test]
+fn transitions_are_acknowledged_once_they_are_committed() {
+    let (mut cluster, leader, session, task) = with_task(21);
+    let states = [TaskState::Accepted, TaskState::Pulling, TaskState::Creating];
+    let reports: Vec<_> = states
+        .iter()
+        .zip(1..)
+        .map(|(state, n)| transition(task, n, *state))
+        .collect();
+    cluster.isolate(leader, true);
+    report(&mut cluster, leader, session, reports.clone());
+    cluster.run_for(SECOND / 5);
+    assert_eq!(acknowledged(&mut cluster), [], "nothing is committed");
+    cluster.isolate(leader, false);
+    cluster.run_for(SECOND / 2);
+    assert_eq!(acknowledged(&mut cluster), [(task, 3)]);
+    let status = cluster
+        .manager(leader)
+        .store()
+        .task(task)
+        .expect("there")
+        .status
+        .clone();
+    assert_eq!((status.state, status.sequence), (TaskState::Creating, 3));
+}
+
+#[test]
+fn repeated_transitions_are_committed_once() {
+    let (mut cluster, leader, session, task) = with_task(22);
+    let before = cluster.manager(leader).applied();
+    for _ in 0..5 {
+        let reports = vec![transition(task, 1, TaskState::Accepted)];
+        report(&mut cluster, leader, session, reports);
+    }
+    cluster.run_for(SECOND);
+    assert!(acknowledged(&mut cluster).contains(&(task, 1)));
+    let after = cluster.manager(leader).applied();
+    assert_eq!(after.0 - before.0, 1, "one entry");
+    report(
+        &mut cluster,
+        leader,
+        session,
+        vec![transition(task, 1, TaskState::Accepted)],
+    );
+    cluster.run_for(SECOND / 10);
+    assert_eq!(acknowledged(&mut cluster), [(task, 1)]);
+    assert_eq!(cluster.manager(leader).applied(), after);
+}
+
+#[test]
+fn a_gap_is_neither_committed_nor_acknowledged() {
+    let (mut cluster, leader, session, task) = with_task(23);
+    report(
+        &mut cluster,
+        leader,
+        session,
+        vec![transition(task, 2, TaskState::Pulling)],
+    );
+    cluster.run_for(SECOND);
+    assert_eq!(acknowledged(&mut cluster), []);
+    let both = vec![
+        transition(task, 1, TaskState::Accepted),
+        transition(task, 2, TaskState::Pulling),
+    ];
+    report(&mut cluster, leader, session, both);
+    cluster.run_for(SECOND);
+    assert_eq!(acknowledged(&mut cluster), [(task, 2)]);
+}
+
+#[test]
+fn transitions_of_unknown_tasks_are_acknowledged_at_once() {
+    let (mut cluster, leader, session, _) = with_task(24);
+    let before = cluster.manager(leader).applied();
+    let gone = TaskId(999);
+    report(
+        &mut cluster,
+        leader,
+        session,
+        vec![transition(gone, 7, TaskState::Running)],
+    );
+    cluster.run_for(SECOND / 10);
+    assert_eq!(acknowledged(&mut cluster), [(gone, 7)]);
+    assert_eq!(cluster.manager(leader).applied(), before);
+}
+
+#[test]
+fn transitions_survive_a_change_of_leader() {
+    let (mut cluster, leader, session, task) = with_task(25);
+    cluster.isolate(leader, true);
+    let reports = vec![transition(task, 1, TaskState::Accepted)];
+    report(&mut cluster, leader, session, reports.clone());
+    cluster.run_until("another leader", 20 * SECOND, |cluster| {
+        cluster.leader().is_some_and(|other| other != leader)
+    });
+    cluster.isolate(leader, false);
+    let (next, session, _) = open(&mut cluster, 1);
+    cluster.take_mail(AGENT);
+    report(&mut cluster, next, session, reports);
+    cluster.run_for(SECOND);
+    assert_eq!(acknowledged(&mut cluster), [(task, 1)]);
+    cluster.await_agreement();
 }

@@ -169,7 +169,7 @@ fn a_burst_of_reads_shares_its_confirmations() {
 }
 
 fn acquire(cluster: &mut Cluster, holder: &str) -> Result<Outcome, OperationError> {
-    cluster.ask(Operation::LeaseAcquire {
+    cluster.ask(&Operation::LeaseAcquire {
         lease: LeaseName::from("main"),
         holder: holder.to_owned(),
         ttl: Duration::from_secs(4),
@@ -177,7 +177,7 @@ fn acquire(cluster: &mut Cluster, holder: &str) -> Result<Outcome, OperationErro
 }
 
 fn renew(cluster: &mut Cluster, token: u64) -> Result<Outcome, OperationError> {
-    cluster.ask(Operation::LeaseRenew {
+    cluster.ask(&Operation::LeaseRenew {
         lease: LeaseName::from("main"),
         token: FencingToken(token),
     })

@@ -76,7 +76,7 @@ enum Event {
     Deliver {
         from: NodeId,
         to: NodeId,
-        message: Message,
+        message: Box<Message>,
     },
     Start {
         node: NodeId,
@@ -99,6 +99,12 @@ pub struct Cluster {
     /// One step in this many loses power while it writes; 0 for none.
     pub power_loss_one_in: u64,
     pub power_losses: u64,
+    /// One message in this many is lost; 0 for none.
+    pub lose_one_in: u64,
+    /// One message in this many arrives twice, the second time late; 0 for none.
+    pub repeat_one_in: u64,
+    /// Somebody lies: what must hold always need not.
+    pub unchecked: bool,
     leaders: BTreeMap<Epoch, NodeId>,
     applied: BTreeMap<Revision, (Epoch, u64)>,
     /// Grows with everything that was persisted, sent or said.
@@ -122,6 +128,9 @@ impl Cluster {
             notices: Vec::new(),
             power_loss_one_in: 0,
             power_losses: 0,
+            lose_one_in: 0,
+            repeat_one_in: 0,
+            unchecked: false,
             leaders: BTreeMap::new(),
             applied: BTreeMap::new(),
             bytes: 0,
@@ -197,13 +206,24 @@ impl Cluster {
 
     /// Cuts or mends the link between two nodes, both ways.
     pub fn link(&mut self, a: NodeId, b: NodeId, up: bool) {
-        for pair in [(a, b), (b, a)] {
-            if up {
-                self.cut.remove(&pair);
-            } else {
-                self.cut.insert(pair);
-            }
+        self.link_one_way(a, b, up);
+        self.link_one_way(b, a, up);
+    }
+
+    /// Cuts or mends what one node sends to another.
+    pub fn link_one_way(&mut self, from: NodeId, to: NodeId, up: bool) {
+        if up {
+            self.cut.remove(&(from, to));
+        } else {
+            self.cut.insert((from, to));
         }
+    }
+
+    /// No more random faults.
+    pub fn calm(&mut self) {
+        self.lose_one_in = 0;
+        self.repeat_one_in = 0;
+        self.power_loss_one_in = 0;
     }
 
     /// Cuts or mends all links of a manager to other managers.
@@ -281,10 +301,14 @@ impl Cluster {
     pub fn run_until(&mut self, what: &str, within: u64, done: impl Fn(&Cluster) -> bool) {
         let end = self.now + within;
         while !done(self) {
-            assert!(
-                self.now < end && self.advance(end),
-                "no {what} within {within} ns"
-            );
+            if !(self.now < end && self.advance(end)) {
+                let last = self.notices.iter().rev().take(30).rev();
+                let last: Vec<String> = last.map(|said| format!("{said:?}")).collect();
+                panic!(
+                    "no {what} within {within} ns; last words:\n{}",
+                    last.join("\n")
+                );
+            }
         }
     }
 
@@ -296,6 +320,15 @@ impl Cluster {
 
     /// Sends a message from a mailbox (or anybody) to a manager.
     pub fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+        if self.chance(self.lose_one_in) {
+            return;
+        }
+        let message = Box::new(message);
+        if self.chance(self.repeat_one_in) {
+            let at = self.now + MILLISECOND + self.rng.next_u64() % (300 * MILLISECOND);
+            let message = message.clone();
+            self.schedule(at, Event::Deliver { from, to, message });
+        }
         let at = self.now + MILLISECOND + self.rng.next_u64() % (2 * MILLISECOND);
         self.schedule(at, Event::Deliver { from, to, message });
     }
@@ -330,9 +363,8 @@ impl Cluster {
     fn carry_out(&mut self, node: NodeId, effects: Effects) {
         self.digest(&effects);
         let writes = !effects.persist.is_empty() && effects.fatal.is_none();
-        if writes && self.power_loss_one_in > 0 && self.rng.next_u64() % self.power_loss_one_in == 0
-        {
-            let tear = if self.rng.next_u64() % 2 == 0 {
+        if writes && self.chance(self.power_loss_one_in) {
+            let tear = if self.chance(2) {
                 Tear::Lose
             } else {
                 Tear::Tear
@@ -356,6 +388,10 @@ impl Cluster {
             return;
         }
         self.arm(node);
+    }
+
+    fn chance(&mut self, one_in: u64) -> bool {
+        one_in > 0 && self.rng.next_u64().is_multiple_of(one_in)
     }
 
     fn lose_power(&mut self, node: NodeId, records: Vec<Record>, tear: Tear) {
@@ -421,7 +457,7 @@ impl Cluster {
                     self.step(to, Input::Timer);
                 }
             }
-            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Deliver { from, to, message } => self.deliver(from, to, *message),
             Event::Start { node, life } => {
                 if self.hosts[&node].life == life {
                     self.start(node).expect("a torn tail is survived");
@@ -443,6 +479,9 @@ impl Cluster {
     }
 
     fn check(&mut self, node: NodeId, notice: &Notice) {
+        if self.unchecked {
+            return;
+        }
         match notice {
             Notice::RoleChanged {
                 role: ConsensusRole::Leader,
@@ -480,7 +519,7 @@ impl Cluster {
     }
 
     /// Asks the managers, as a client that follows redirects and repeats itself, until answered.
-    pub fn ask(&mut self, operation: Operation) -> Result<Outcome, OperationError> {
+    pub fn ask(&mut self, operation: &Operation) -> Result<Outcome, OperationError> {
         let id = self.next_request();
         let end = self.now + 60 * SECOND;
         let mut target = 0;
@@ -530,11 +569,11 @@ impl Cluster {
     }
 
     pub fn put(&mut self, key: &str, value: &str) {
-        self.ask(put(key, value)).expect("puts succeed");
+        self.ask(&put(key, value)).expect("puts succeed");
     }
 
     pub fn get(&mut self, key: &str) -> Option<String> {
-        match self.ask(Operation::Get {
+        match self.ask(&Operation::Get {
             key: key.to_owned(),
         }) {
             Ok(Outcome::Value { value }) => value,

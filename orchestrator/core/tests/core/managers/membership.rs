@@ -158,7 +158,7 @@ fn a_drained_leader_hands_over() {
     let mut cluster = Cluster::new(3, 2);
     let node = cluster.await_leader();
     let availability = Availability::Drain;
-    let _known_or_not = cluster.ask(Operation::SetAvailability { node, availability });
+    let _known_or_not = cluster.ask(&Operation::SetAvailability { node, availability });
     cluster.run_for(SECOND / 2);
     assert_ne!(cluster.await_leader(), node);
 }

@@ -2,6 +2,7 @@
 //! what agents and clients get from them.
 
 mod agents;
+mod chaos;
 mod clients;
 mod cluster;
 mod consensus;
