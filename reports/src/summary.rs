@@ -186,14 +186,12 @@ fn of_run(report: &RunReport) -> Vec<(String, Failure)> {
     match report.verdict {
         RunVerdict::Pass => Vec::new(),
         RunVerdict::Inconclusive => {
-            let reasons = report.inconclusive.iter();
-            let failure = |reason: &String| {
-                (
-                    format!("{}: {reason}", report.run.scenario),
-                    failure(report, "not put to the test".to_owned(), reason.clone()),
-                )
-            };
-            reasons.map(failure).collect()
+            let reasons = report.inconclusive.join("\n");
+            let key = format!("inconclusive: {}: {reasons}", report.run.scenario);
+            vec![(
+                key,
+                failure(report, "not put to the test".to_owned(), reasons),
+            )]
         }
         RunVerdict::Fail => of_violations(report),
         RunVerdict::NonDeterministic => {

@@ -26,8 +26,10 @@ pub fn run(arguments: &ReportArguments) -> Result<u8, Failure> {
     for path in &arguments.paths {
         collect(path, &mut reports)?;
     }
-    // Rounds over the same files come one after the other; rows are per file.
-    reports.sort_by(|left, right| left.run.file.cmp(&right.run.file));
+    // Rounds over the same files come one after the other, and a folder's names are no numbers.
+    reports.sort_by(|left, right| {
+        (&left.run.file, left.run.seed).cmp(&(&right.run.file, right.run.seed))
+    });
     for report in &reports {
         output::print_run(report, arguments.format)?;
     }
