@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use wavetank_model::{
     DesiredState, FencingToken, Generation, Incarnation, LeaseName, NodeId, Operation, Reason,
-    RequestId, Resources, ServiceName, TaskId,
+    RequestId, Resources, Revision, ServiceName, TaskId,
 };
 
 use crate::message::TaskReport;
@@ -65,8 +65,8 @@ pub enum Command {
     Plan(Plan),
     /// The scheduler's decisions: pending tasks get their nodes.
     Assign {
-        /// The scheduling round they were made in.
-        round: u64,
+        /// The pass before, as the store had it; void unless that was the last one.
+        round: Revision,
         /// Each is checked on its own.
         placements: Vec<(TaskId, NodeId)>,
     },
@@ -84,12 +84,15 @@ pub enum Command {
 pub struct Plan {
     /// Which service.
     pub service: ServiceName,
-    /// The service's planning round it was made from; refused unless that is the current one.
-    pub round: u64,
+    /// The service's last plan or operator's change, as the store had it; void unless that is
+    /// still the last one.
+    pub round: Revision,
     /// New tasks.
     pub create: Vec<NewTask>,
     /// What is wanted of existing tasks from now on.
     pub desire: Vec<(TaskId, DesiredState, Reason)>,
+    /// Stops of tasks that do not work. One that works by then is left alone.
+    pub discard: Vec<(TaskId, Reason)>,
     /// Stops that are allowed only because enough other tasks are available.
     pub retire: Retire,
     /// Records of finished tasks that nobody needs any more.
@@ -102,12 +105,13 @@ pub struct Plan {
 
 impl Plan {
     /// A plan without decisions, made from this state of the service.
-    pub fn new(service: ServiceName, round: u64, losses: u64) -> Self {
+    pub fn new(service: ServiceName, round: Revision, losses: u64) -> Self {
         Plan {
             service,
             round,
             create: Vec::new(),
             desire: Vec::new(),
+            discard: Vec::new(),
             retire: Retire {
                 losses,
                 tasks: Vec::new(),
@@ -122,6 +126,7 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.create.is_empty()
             && self.desire.is_empty()
+            && self.discard.is_empty()
             && self.retire.tasks.is_empty()
             && self.forget.is_empty()
             && self.overdue.is_empty()

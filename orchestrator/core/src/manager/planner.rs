@@ -13,8 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use wavetank_model::{
-    Change, DesiredState, FencingToken, Instant, LeaseName, NodeId, ServiceMode, ServiceName,
-    TaskId, TaskState, Timers,
+    Change, DesiredState, FencingToken, Instant, LeaseName, NodeId, Revision, ServiceMode,
+    ServiceName, TaskId, TaskState, Timers,
 };
 
 use super::command::Command;
@@ -37,7 +37,7 @@ struct Agenda {
     watching: bool,
     looked_at: Instant,
     /// A proposal under way: the round it was made in, and when it counts as lost.
-    flight: Option<(u64, Instant)>,
+    flight: Option<(Revision, Instant)>,
 }
 
 impl Agenda {
@@ -51,7 +51,7 @@ impl Agenda {
     }
 
     /// When a look is possible: after the proposal under way, and not too often. `None` for now.
-    fn hold(&mut self, round: u64, size: usize, now: Instant) -> Option<Instant> {
+    fn hold(&mut self, round: Revision, size: usize, now: Instant) -> Option<Instant> {
         self.flight = self
             .flight
             .filter(|(made_in, lost_at)| *made_in == round && now < *lost_at);

@@ -346,10 +346,14 @@ impl<'a> Work<'a> {
         } else {
             Reason::Superseded
         };
-        if !self.is_up(task) || self.service.is_job() {
+        if self.service.is_job() {
             self.plan
                 .desire
                 .push((task.id, DesiredState::Shutdown, reason));
+            return;
+        }
+        if !self.is_up(task) {
+            self.plan.discard.push((task.id, reason));
             return;
         }
         let floor = self.wanted.saturating_sub(self.unavailable_max());
@@ -410,12 +414,8 @@ impl<'a> Work<'a> {
         self.is_up(task) && self.available_at(task) <= self.clocks.now
     }
 
-    /// Is the task wanted and ready, on a node that is heard of?
     pub fn is_up(&self, task: &TaskRecord) -> bool {
-        let node = task.node.and_then(|node| self.store.node(node));
-        task.desired == DesiredState::Running
-            && task.is_ready()
-            && node.is_some_and(|record| record.status == NodeStatus::Ready)
+        self.store.is_up(task)
     }
 
     fn available_at(&self, task: &TaskRecord) -> Instant {

@@ -9,12 +9,13 @@
 //! Applying must give the same result on every manager: no clock, no randomness, no hidden order.
 //!
 //! Map: `records` (what is kept), `index` (what is derived), `apply` (commands of managers and
-//! agents), `operations` (requests of clients), `validate` (what a client may not ask).
+//! agents), `tasks` (what they do to tasks), `operations` (requests of clients), `validate` (what a client may not ask).
 
 mod apply;
 mod index;
 mod operations;
 mod records;
+mod tasks;
 mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +23,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wavetank_model::{
-    Change, Incarnation, LeaseName, NodeId, Operation, OperationError, Outcome, Resources,
-    Revision, ServiceName, ServiceSpec, TaskId,
+    Change, DesiredState, Incarnation, LeaseName, NodeId, NodeStatus, Operation, OperationError,
+    Outcome, Resources, Revision, ServiceName, ServiceSpec, TaskId,
 };
 
 use super::command::Command;
@@ -68,7 +69,7 @@ struct Data {
     services: BTreeMap<ServiceName, ServiceRecord>,
     tasks: BTreeMap<TaskId, TaskRecord>,
     task_last: u64,
-    placement_round: u64,
+    placement_round: Revision,
     entries: BTreeMap<String, String>,
     leases: BTreeMap<LeaseName, LeaseRecord>,
     members: BTreeMap<u64, NodeId>,
@@ -277,8 +278,16 @@ impl Store {
             .map(|generation| &generation.spec)
     }
 
-    /// Counts the passes of the scheduler that were applied.
-    pub fn placement_round(&self) -> u64 {
+    /// Is a task wanted and ready, on a node that is heard of?
+    pub fn is_up(&self, task: &TaskRecord) -> bool {
+        let node = task.node.and_then(|node| self.node(node));
+        task.desired == DesiredState::Running
+            && task.is_ready()
+            && node.is_some_and(|record| record.status == NodeStatus::Ready)
+    }
+
+    /// Where in the log the scheduler's last pass is.
+    pub fn placement_round(&self) -> Revision {
         self.data.placement_round
     }
 }

@@ -1,7 +1,7 @@
 //! Applies the commands of managers and agents, each checked against the store as it is now.
 //!
-//! Every function here is the only place that makes its kind of change; all of them go through
-//! the few primitives at the end, which keep index, assignments' revision and changes in step.
+//! Every function here is the only place that makes its kind of change. A task that exists is
+//! changed through `tasks` only, which keeps index, assignments' revision and changes in step.
 
 use std::collections::BTreeMap;
 
@@ -128,32 +128,6 @@ impl Apply<'_> {
         volume && record.desired != DesiredState::Removed
     }
 
-    fn lose(&mut self, task: TaskId, message: String) {
-        let Some(record) = self.store.task(task) else {
-            return;
-        };
-        let status = TaskStatus {
-            state: TaskState::Lost,
-            ready: false,
-            reason: Some(Reason::NodeDown),
-            message,
-            ..record.status.clone()
-        };
-        self.set_status(task, status);
-    }
-
-    fn count_loss(&mut self, task: TaskId) {
-        let Some(record) = self.store.data.tasks.get(&task) else {
-            return;
-        };
-        if record.is_ready()
-            && record.desired == DesiredState::Running
-            && let Some(service) = self.store.data.services.get_mut(&record.service)
-        {
-            service.losses += 1;
-        }
-    }
-
     /// One transition of one task. Only the next one in order counts; one that cannot follow is
     /// passed over, so that an agent that lost its memory does not block itself for ever.
     fn report(&mut self, node: NodeId, report: &TaskReport) {
@@ -233,13 +207,22 @@ impl Apply<'_> {
         if service.round != plan.round {
             return;
         }
-        service.round += 1;
+        service.round = self.revision;
         let careful = service.losses == plan.retire.losses;
         plan.overdue
             .iter()
             .for_each(|task| self.overdue(name, *task));
         for (task, desired, reason) in &plan.desire {
             self.desire_of(name, *task, *desired, *reason);
+        }
+        for (task, reason) in &plan.discard {
+            if !self
+                .store
+                .task(*task)
+                .is_some_and(|record| self.store.is_up(record))
+            {
+                self.desire_of(name, *task, DesiredState::Shutdown, *reason);
+            }
         }
         for (task, reason) in plan.retire.tasks.iter().filter(|_| careful) {
             self.desire_of(name, *task, DesiredState::Shutdown, *reason);
@@ -333,11 +316,11 @@ impl Apply<'_> {
         self.changes.push(service.change());
     }
 
-    fn assign(&mut self, round: u64, placements: &[(TaskId, NodeId)]) {
+    fn assign(&mut self, round: Revision, placements: &[(TaskId, NodeId)]) {
         if round != self.store.data.placement_round {
             return;
         }
-        self.store.data.placement_round += 1;
+        self.store.data.placement_round = self.revision;
         for (task, node) in placements {
             if scheduler::may_place(self.store, *task, *node) {
                 self.bind(*task, *node);
@@ -378,152 +361,6 @@ impl Apply<'_> {
         record.status.reason = Some(Reason::Unschedulable);
         message.clone_into(&mut record.status.message);
         self.changes.push(record.change(Some(TaskState::Pending)));
-    }
-}
-
-/// The primitives: the only ones that change a task after it was written down.
-impl Apply<'_> {
-    /// Wants more of a task than before; never less. A task that no agent knows of ends at once,
-    /// and so does one whose node is down if it is to be removed.
-    pub(super) fn desire(&mut self, task: TaskId, desired: DesiredState, reason: Reason) {
-        let Some(record) = self.store.data.tasks.get_mut(&task) else {
-            return;
-        };
-        if desired <= record.desired {
-            return;
-        }
-        record.desired = desired;
-        record.reason = Some(reason);
-        let (node, live, state) = (record.node, record.is_live(), record.status.state);
-        if !live {
-            self.settle(task);
-            return;
-        }
-        self.changes.push(record.change(Some(state)));
-        match node {
-            None => self.shut_down_unbound(task, reason),
-            Some(node) => {
-                self.touch(node);
-                self.settle_on_down_node(task, node);
-            }
-        }
-    }
-
-    fn shut_down_unbound(&mut self, task: TaskId, reason: Reason) {
-        let Some(record) = self.store.task(task) else {
-            return;
-        };
-        let status = TaskStatus {
-            state: TaskState::Shutdown,
-            reason: Some(reason),
-            message: "it had no node yet".to_owned(),
-            ..record.status.clone()
-        };
-        self.set_status(task, status);
-    }
-
-    fn settle_on_down_node(&mut self, task: TaskId, node: NodeId) {
-        let down = self
-            .store
-            .node(node)
-            .is_some_and(|record| record.status == NodeStatus::Down);
-        let removed = self
-            .store
-            .task(task)
-            .is_some_and(|record| record.desired == DesiredState::Removed);
-        if down && removed {
-            self.lose(task, format!("{node} is down"));
-        }
-    }
-
-    /// Writes a task's status, and whatever follows from its end.
-    fn set_status(&mut self, task: TaskId, status: TaskStatus) {
-        if !(status.state == TaskState::Running && status.ready) {
-            self.count_loss(task);
-        }
-        let store = &mut *self.store;
-        let Some(record) = store.data.tasks.get_mut(&task) else {
-            return;
-        };
-        let from = std::mem::replace(&mut record.status, status).state;
-        self.changes.push(record.change(Some(from)));
-        if record.is_live() {
-            return;
-        }
-        let (record, node) = (record.clone(), record.node);
-        if let Some(spec) = self.store.spec_of(&record).cloned() {
-            self.store.index.release(&record, &spec);
-        }
-        if let Some(node) = node {
-            self.touch(node);
-        }
-        self.settle(task);
-    }
-
-    /// An ended task that should be gone is gone; a service that should be gone goes with its
-    /// last task.
-    fn settle(&mut self, task: TaskId) {
-        let gone =
-            |record: &TaskRecord| !record.is_live() && record.desired == DesiredState::Removed;
-        if self.store.task(task).is_some_and(gone) {
-            self.remove_task(task);
-        }
-    }
-
-    fn remove_task(&mut self, task: TaskId) {
-        let Some(record) = self.store.data.tasks.remove(&task) else {
-            return;
-        };
-        self.store.index.remove(&record);
-        self.changes.push(Change::TaskRemoved {
-            task,
-            service: record.service.clone(),
-        });
-        self.settle_service(&record.service);
-    }
-
-    /// Removes a service that is being deleted once it has no tasks.
-    pub(super) fn settle_service(&mut self, name: &ServiceName) {
-        let deleting = self
-            .store
-            .service(name)
-            .is_some_and(|service| service.deleting);
-        if deleting && self.store.tasks_count(name) == 0 {
-            self.store.data.services.remove(name);
-            self.changes.push(Change::ServiceRemoved {
-                service: name.clone(),
-            });
-        }
-    }
-
-    /// A node's assignments changed.
-    fn touch(&mut self, node: NodeId) {
-        if let Some(record) = self.store.data.nodes.get_mut(&node) {
-            record.assignments = self.revision;
-        }
-    }
-
-    /// Forgets specs that no task has and that nobody can go back to.
-    pub(super) fn collect_generations(&mut self, name: &ServiceName) {
-        let Some(service) = self.store.service(name) else {
-            return;
-        };
-        let few = 1 + service.completed.len();
-        if service.generations.len() <= few {
-            return;
-        }
-        let mut keep: std::collections::BTreeSet<_> = self
-            .store
-            .tasks_of(name)
-            .map(|task| task.generation)
-            .collect();
-        keep.extend(service.completed.iter().copied());
-        keep.insert(service.generation);
-        if let Some(service) = self.store.data.services.get_mut(name) {
-            service
-                .generations
-                .retain(|generation, _| keep.contains(generation));
-        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use wavetank_model::{
     Availability, Change, Claim, DesiredState, FencingToken, Generation, LeaseName, NodeId,
-    Operation, OperationError, Outcome, Reason, RequestId, RolloutState, ServiceMode, ServiceName,
-    ServiceSpec, ServiceView, TaskId, TaskView,
+    Operation, OperationError, Outcome, Reason, RequestId, Revision, RolloutState, ServiceMode,
+    ServiceName, ServiceSpec, ServiceView, TaskId, TaskView,
 };
 
 use super::apply::Apply;
@@ -143,7 +143,7 @@ fn first(spec: &ServiceSpec) -> ServiceRecord {
         stopped: false,
         deleting: false,
         home: None,
-        round: 0,
+        round: Revision(0),
         losses: 0,
     }
 }
@@ -412,7 +412,7 @@ fn existing<'a>(
 
 fn finish(apply: &mut Apply<'_>, name: &ServiceName, change: Change) -> Answer {
     if let Some(service) = apply.store.data.services.get_mut(name) {
-        service.round += 1;
+        service.round = apply.revision;
     }
     apply.changes.push(change);
     apply.collect_generations(name);

@@ -80,8 +80,9 @@ pub struct ServiceRecord {
     pub deleting: bool,
     /// The node that has the volume, from the first assignment on.
     pub home: Option<NodeId>,
-    /// Grows with every applied plan and operator's change; plans from an older round are void.
-    pub round: u64,
+    /// Where in the log the last plan or operator's change is; a plan made from an older state is
+    /// void.
+    pub round: Revision,
     /// Grows whenever an available task stops being available without a plan that said so.
     pub losses: u64,
 }

@@ -683,7 +683,7 @@ fn a_stale_plan_does_nothing() {
     let mut cluster = Cluster::new(1);
     cluster.deploy(&service("web", 1));
     let record = cluster.store.service(&name("web")).unwrap();
-    let mut plan = Plan::new(name("web"), record.round - 1, record.losses);
+    let mut plan = Plan::new(name("web"), Revision(record.round.0 - 1), record.losses);
     plan.create.push(NewTask {
         slot: 2,
         generation: Generation(1),
@@ -1043,4 +1043,29 @@ fn what_does_not_exist_is_said_so() {
         error,
         "web is being deleted; deploy it again once it is gone"
     );
+}
+
+#[test]
+fn a_plan_for_a_deleted_service_does_nothing_to_its_namesake() {
+    let mut cluster = Cluster::new(1);
+    cluster
+        .ask(Operation::Deploy {
+            spec: service("web", 4),
+        })
+        .unwrap();
+    cluster.propose();
+    let plan = cluster.under_way.pop_front().unwrap();
+    cluster
+        .ask(Operation::Delete {
+            service: name("web"),
+        })
+        .unwrap();
+    cluster
+        .ask(Operation::Deploy {
+            spec: service("web", 1),
+        })
+        .unwrap();
+    assert!(cluster.apply(plan).changes.is_empty());
+    cluster.pass(seconds(10));
+    assert_eq!(cluster.live("web").len(), 1);
 }

@@ -78,6 +78,30 @@ fn p8_a_new_task_counts_only_after_it_was_watched() {
 }
 
 #[test]
+fn p8_a_task_that_works_by_the_time_its_stop_arrives_is_left_alone() {
+    let mut cluster = Cluster::new(2);
+    cluster.deploy(&service("web", 2));
+    let (last, node) = {
+        let task = cluster.live("web")[1];
+        (task.id, task.node.unwrap())
+    };
+    while cluster.store.task(last).unwrap().status.state != TaskState::Starting {
+        cluster.agents_work();
+    }
+    cluster
+        .ask(Operation::SetAvailability {
+            node,
+            availability: Availability::Drain,
+        })
+        .unwrap();
+    cluster.propose();
+    cluster.agents_work();
+    assert_eq!(cluster.ready("web"), 2);
+    cluster.settle();
+    assert_eq!(cluster.ready("web"), 2);
+}
+
+#[test]
 fn w12_a_rollout_goes_on_under_the_next_leader() {
     let mut cluster = Cluster::new(3);
     cluster.deploy(&service("web", 6));

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use wavetank_core::manager::command::{Command, Plan};
 use wavetank_core::manager::store::{ServiceRecord, Store};
-use wavetank_model::{
-    Change, DesiredState, NodeStatus, ServiceMode, ServiceName, TaskId, TaskStatus,
-};
+use wavetank_model::{Change, DesiredState, ServiceMode, ServiceName, TaskId, TaskStatus};
 
 pub fn check(before: &Store, command: &Command, after: &Store, changes: &[Change]) {
     tasks_only_go_forward(before, after);
@@ -195,11 +193,8 @@ fn wanted(store: &Store, service: &ServiceRecord) -> Option<usize> {
 }
 
 fn available(store: &Store, name: &ServiceName) -> usize {
-    let up = |task: &&wavetank_core::manager::store::TaskRecord| {
-        let node = task.node.and_then(|node| store.node(node));
-        task.is_wanted()
-            && task.is_ready()
-            && node.is_some_and(|record| record.status == NodeStatus::Ready)
-    };
-    store.tasks_of(name).filter(up).count()
+    store
+        .tasks_of(name)
+        .filter(|task| store.is_up(task))
+        .count()
 }
