@@ -22,7 +22,11 @@ impl Span {
     /// The part of this span from `offset` on, `length` bytes long, kept inside it.
     pub fn part(self, offset: usize, length: usize) -> Span {
         let start = (self.start + offset).min(self.end);
-        Span { source: self.source, start, end: (start + length).min(self.end) }
+        Span {
+            source: self.source,
+            start,
+            end: (start + length).min(self.end),
+        }
     }
 }
 
@@ -52,7 +56,11 @@ pub struct Place {
 
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{} ({})", self.file, self.line, self.column, self.label)
+        write!(
+            f,
+            "{}:{}:{} ({})",
+            self.file, self.line, self.column, self.label
+        )
     }
 }
 
@@ -92,11 +100,15 @@ impl miette::Diagnostic for Diagnostic {
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display + 'a>)
+        self.help
+            .as_ref()
+            .map(|help| Box::new(help) as Box<dyn fmt::Display + 'a>)
     }
 
     fn source_code(&self) -> Option<&dyn miette::SourceCode> {
-        self.place.as_ref().map(|place| &*place.source as &dyn miette::SourceCode)
+        self.place
+            .as_ref()
+            .map(|place| &*place.source as &dyn miette::SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -111,14 +123,14 @@ impl miette::Diagnostic for Diagnostic {
 pub struct LoadError {
     /// The file, as it was named.
     pub file: String,
-    /// At least one error, in file order; warnings too.
+    /// All errors, in file order; at least one.
     pub diagnostics: Vec<Diagnostic>,
 }
 
 impl LoadError {
-    /// How many of the diagnostics are errors.
+    /// How many errors there are.
     pub fn errors(&self) -> usize {
-        self.diagnostics.iter().filter(|one| one.severity == Severity::Error).count()
+        self.diagnostics.len()
     }
 }
 
@@ -139,7 +151,11 @@ impl miette::Diagnostic for LoadError {
     }
 
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn miette::Diagnostic> + 'a>> {
-        Some(Box::new(self.diagnostics.iter().map(|one| one as &dyn miette::Diagnostic)))
+        Some(Box::new(
+            self.diagnostics
+                .iter()
+                .map(|one| one as &dyn miette::Diagnostic),
+        ))
     }
 }
 
@@ -161,11 +177,68 @@ impl Sources {
         let (file, source) = self.texts.get(span.source as usize)?;
         let text = source.inner();
         let (line, column) = line_and_column(text, span.start);
+        if let Some(cropped) = cropped(text, span.start) {
+            return Some(cropped.place(file, (line, column), label));
+        }
         let mut labels = vec![labelled(text, span, label)];
         let here = also.iter().filter(|(other, _)| other.source == span.source);
         labels.extend(here.map(|(other, label)| labelled(text, *other, label)));
         let source = Arc::clone(source);
-        Some(Place { file: file.clone(), line, column, label: label.to_owned(), source, labels })
+        Some(Place {
+            file: file.clone(),
+            line,
+            column,
+            label: label.to_owned(),
+            source,
+            labels,
+        })
+    }
+}
+
+/// Longest line that is shown whole.
+const SHOWN_MAX: usize = 500;
+
+/// What is shown of a line that is too long to show, and where in it the point is.
+struct Cropped {
+    line: String,
+    at: usize,
+}
+
+/// Some characters around `offset`, if its line is too long to show.
+fn cropped(text: &str, offset: usize) -> Option<Cropped> {
+    let offset = text.floor_char_boundary(offset.min(text.len()));
+    let start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
+    let end = text[offset..]
+        .find('\n')
+        .map_or(text.len(), |at| offset + at);
+    if end - start <= SHOWN_MAX {
+        return None;
+    }
+    let from = text
+        .floor_char_boundary(offset.saturating_sub(40))
+        .max(start);
+    let to = text.floor_char_boundary((offset + 40).min(end));
+    let dots = if from > start { "..." } else { "" };
+    Some(Cropped {
+        line: format!("{dots}{}...", &text[from..to]),
+        at: dots.len() + offset - from,
+    })
+}
+
+impl Cropped {
+    /// Empty lines before keep the line's number true.
+    fn place(self, file: &str, (line, column): (usize, usize), label: &str) -> Place {
+        let before = "\n".repeat(line - 1);
+        let text = format!("{before}{}", self.line);
+        let point = SourceSpan::new((before.len() + self.at).into(), 1);
+        Place {
+            file: file.to_owned(),
+            line,
+            column,
+            label: label.to_owned(),
+            source: Arc::new(NamedSource::new(file, text)),
+            labels: vec![LabeledSpan::new_with_span(Some(label.to_owned()), point)],
+        }
     }
 }
 
@@ -214,7 +287,10 @@ impl Problem {
 
     /// A warning at a place.
     pub fn warning(code: &'static str, span: Span, message: impl Into<String>) -> Self {
-        Problem { severity: Severity::Warning, ..Problem::error(code, span, message) }
+        Problem {
+            severity: Severity::Warning,
+            ..Problem::error(code, span, message)
+        }
     }
 
     /// With what to say beside the excerpt.
@@ -256,12 +332,22 @@ impl Problems {
 
     /// True if there is an error among them.
     pub fn any_error(&self) -> bool {
-        self.list.iter().any(|problem| problem.severity == Severity::Error)
+        self.list
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
     }
 
-    /// All, in file order, tied to their texts.
+    /// All, in file order, tied to their texts. Where there are errors, warnings are left out: most
+    /// would follow from what could not be read.
     pub fn into_diagnostics(mut self, sources: &Sources) -> Vec<Diagnostic> {
+        if self.any_error() {
+            self.list
+                .retain(|problem| problem.severity == Severity::Error);
+        }
         self.list.sort_by_key(|problem| problem.span);
+        // What an included file says is checked there and again in the merged whole.
+        self.list
+            .dedup_by(|a, b| (a.code, a.span, &a.message) == (b.code, b.span, &b.message));
         self.list
             .into_iter()
             .map(|problem| Diagnostic {
@@ -298,9 +384,18 @@ fn simplified(name: &str) -> String {
 
 fn likeness(given: &str, valid: &str) -> f64 {
     let edits = strsim::normalized_damerau_levenshtein(given, valid);
+    // In a short name, one slip changes a large part.
+    let slip = given.len() >= 3 && strsim::damerau_levenshtein(given, valid) == 1;
+    let edits = if slip { edits.max(0.8) } else { edits };
     let prefix = valid.starts_with(given) || given.starts_with(valid);
-    let shared_start = if prefix && given.len() >= 2 { 0.75 } else { 0.0 };
-    edits.max(strsim::jaro_winkler(given, valid) - 0.1).max(shared_start)
+    let shared_start = if prefix && given.len() >= 2 {
+        0.75
+    } else {
+        0.0
+    };
+    edits
+        .max(strsim::jaro_winkler(given, valid) - 0.1)
+        .max(shared_start)
 }
 
 /// `did you mean ...?` with all valid names where they are few.
@@ -311,8 +406,8 @@ pub(crate) fn hint<'a>(
 ) -> Option<String> {
     let valid: Vec<&str> = valid.into_iter().collect();
     let near = nearest(given, valid.iter().copied());
-    let all = (!valid.is_empty() && valid.len() <= 24)
-        .then(|| format!("{what}: {}", listed(&valid)));
+    let all =
+        (!valid.is_empty() && valid.len() <= 24).then(|| format!("{what}: {}", listed(&valid)));
     match (near, all) {
         (Some(near), Some(all)) => Some(format!("did you mean `{near}`? {all}")),
         (Some(near), None) => Some(format!("did you mean `{near}`?")),

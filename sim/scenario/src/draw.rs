@@ -105,8 +105,12 @@ mod tests {
         let first = |seed, who, purpose| Draws::new(seed).stream(who, purpose).any();
         let base = first(1, "a", "b");
         assert_eq!(base, first(1, "a", "b"));
-        for other in [first(2, "a", "b"), first(1, "c", "b"), first(1, "a", "c"), first(1, "ab", "")]
-        {
+        for other in [
+            first(2, "a", "b"),
+            first(1, "c", "b"),
+            first(1, "a", "c"),
+            first(1, "ab", ""),
+        ] {
             assert_ne!(base, other);
         }
     }
@@ -123,7 +127,9 @@ mod tests {
 
     #[test]
     fn choosing_takes_each_at_most_once() {
-        let mut chosen = Draws::new(3).stream("test", "choose").choose(&[1, 2, 3, 4, 5], 9);
+        let mut chosen = Draws::new(3)
+            .stream("test", "choose")
+            .choose(&[1, 2, 3, 4, 5], 9);
         chosen.sort_unstable();
         assert_eq!(chosen, [1, 2, 3, 4, 5]);
     }

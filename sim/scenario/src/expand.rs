@@ -50,10 +50,14 @@ struct Expansion<'d> {
 
 impl<'d> Expansion<'d> {
     fn new(definition: &'d Definition, draws: Draws) -> Self {
-        let times: Vec<Vec<Duration>> =
-            definition.faults.iter().map(|fault| times(fault, draws)).collect();
-        let counts: Vec<u32> =
-            (0..definition.faults.len()).map(|index| count(definition, &times, index)).collect();
+        let times: Vec<Vec<Duration>> = definition
+            .faults
+            .iter()
+            .map(|fault| times(fault, draws))
+            .collect();
+        let counts: Vec<u32> = (0..definition.faults.len())
+            .map(|index| count(definition, &times, index))
+            .collect();
         let firsts = counts
             .iter()
             .scan(0, |next, count| {
@@ -62,7 +66,13 @@ impl<'d> Expansion<'d> {
                 Some(first)
             })
             .collect();
-        Expansion { definition, draws, counts, firsts, times }
+        Expansion {
+            definition,
+            draws,
+            counts,
+            firsts,
+            times,
+        }
     }
 
     fn faults(&self) -> Vec<Fault> {
@@ -80,10 +90,16 @@ impl<'d> Expansion<'d> {
             0 => fault.name.clone(),
             more => format!("{}#{}", fault.name, more + 1),
         };
-        let target = target(&fault.target, self.definition, &mut self.draws.stream(&name, "target"));
+        let target = target(
+            &fault.target,
+            self.definition,
+            &mut self.draws.stream(&name, "target"),
+        );
         let mut shape = self.draws.stream(&name, "shape");
         let (action, target) = action(&fault.action, target, &mut shape);
-        let duration = fault.duration.map(|range| self.draws.stream(&name, "for").duration(range));
+        let duration = fault
+            .duration
+            .map(|range| self.draws.stream(&name, "for").duration(range));
         Fault {
             trigger: self.trigger(index, fault, occurrence),
             name,
@@ -98,22 +114,33 @@ impl<'d> Expansion<'d> {
     fn trigger(&self, index: usize, fault: &FaultDefinition, number: u32) -> Trigger {
         match &fault.trigger {
             TriggerDefinition::At { .. } | TriggerDefinition::Every { .. } => {
-                let at = self.times[index].get(number as usize).copied().unwrap_or_default();
+                let at = self.times[index]
+                    .get(number as usize)
+                    .copied()
+                    .unwrap_or_default();
                 Trigger::At(at)
             }
             TriggerDefinition::After { fault, delay } => {
                 let first = self.firsts.get(*fault).copied().unwrap_or_default();
-                Trigger::AfterFault { fault: first + number, delay: *delay }
-            }
-            TriggerDefinition::On { event, condition, occurrence, point, delay, .. } => {
-                Trigger::OnEvent {
-                    event: event.clone(),
-                    condition: condition.clone(),
-                    occurrence: occurrence.saturating_add(number),
-                    point: *point,
+                Trigger::AfterFault {
+                    fault: first + number,
                     delay: *delay,
                 }
             }
+            TriggerDefinition::On {
+                event,
+                condition,
+                occurrence,
+                point,
+                delay,
+                ..
+            } => Trigger::OnEvent {
+                event: event.clone(),
+                condition: condition.clone(),
+                occurrence: occurrence.saturating_add(number),
+                point: *point,
+                delay: *delay,
+            },
         }
     }
 }
@@ -123,14 +150,23 @@ impl<'d> Expansion<'d> {
 fn times(fault: &FaultDefinition, draws: Draws) -> Vec<Duration> {
     let draw = |purpose: &str, number: u32, max: Duration| {
         let purpose = format!("{purpose}-{number}");
-        draws.stream(&fault.name, &purpose).duration(Range { min: Duration::ZERO, max })
+        draws.stream(&fault.name, &purpose).duration(Range {
+            min: Duration::ZERO,
+            max,
+        })
     };
     match fault.trigger {
         TriggerDefinition::At { at, jitter } => {
             let base = draws.stream(&fault.name, "at").duration(at);
             vec![base + draw("jitter", 0, jitter)]
         }
-        TriggerDefinition::Every { first, every, jitter, until, times } => {
+        TriggerDefinition::Every {
+            first,
+            every,
+            jitter,
+            until,
+            times,
+        } => {
             let first = draws.stream(&fault.name, "at").duration(first);
             (0..times)
                 .map(|number| (number, first + every * number))
@@ -166,25 +202,35 @@ fn target(of: &TargetDefinition, definition: &Definition, stream: &mut Stream) -
             let followers = definition.cluster.managers.saturating_sub(1);
             let take = match mode {
                 // Minority and majority are of all managers, not of those that do not lead.
-                Mode::Minority | Mode::Majority => {
-                    mode.most(definition.cluster.managers as usize).min(followers as usize)
-                }
+                Mode::Minority | Mode::Majority => mode
+                    .most(definition.cluster.managers as usize)
+                    .min(followers as usize),
                 mode => how_many(*mode, followers as usize, stream),
             };
-            Target::Followers { take: u32::try_from(take).unwrap_or(u32::MAX), draw: stream.any() }
+            Target::Followers {
+                take: u32::try_from(take).unwrap_or(u32::MAX),
+                draw: stream.any(),
+            }
         }
         TargetDefinition::EventHost => Target::EventHost,
-        TargetDefinition::TaskNode { service } => {
-            Target::TaskNode { service: service.clone(), draw: stream.any() }
-        }
+        TargetDefinition::TaskNode { service } => Target::TaskNode {
+            service: service.clone(),
+            draw: stream.any(),
+        },
         TargetDefinition::Tasks { service, mode } => {
             let take = match mode {
                 Mode::All => u32::MAX,
                 mode => u32::try_from(how_many(*mode, 0, stream)).unwrap_or(u32::MAX),
             };
-            Target::Tasks { service: service.clone(), take, draw: stream.any() }
+            Target::Tasks {
+                service: service.clone(),
+                take,
+                draw: stream.any(),
+            }
         }
-        TargetDefinition::Registry { images } => Target::Registry { images: images.clone() },
+        TargetDefinition::Registry { images } => Target::Registry {
+            images: images.clone(),
+        },
         TargetDefinition::Cluster => Target::Cluster,
     }
 }
@@ -214,7 +260,13 @@ fn action(of: &ActionDefinition, target: Target, stream: &mut Stream) -> (Action
         ActionDefinition::BitRot => (Action::BitRot { draw: stream.any() }, target),
         ActionDefinition::Partition { shape, direction } => {
             let (shape, target) = partition(shape, target, stream);
-            (Action::Partition { shape, direction: *direction }, target)
+            (
+                Action::Partition {
+                    shape,
+                    direction: *direction,
+                },
+                target,
+            )
         }
     }
 }
@@ -239,9 +291,7 @@ pub(crate) fn partition(
         ShapeDefinition::Majority => return isolated(Mode::Majority, stream),
         ShapeDefinition::Groups(groups) => Shape::Groups(groups.clone()),
         ShapeDefinition::Halves => Shape::Groups(halves(&pool)),
-        ShapeDefinition::RandomHalves => {
-            Shape::Groups(halves(&stream.choose(&pool, pool.len())))
-        }
+        ShapeDefinition::RandomHalves => Shape::Groups(halves(&stream.choose(&pool, pool.len()))),
         ShapeDefinition::Bridge => bridge(stream.choose(&pool, pool.len())),
         ShapeDefinition::MajoritiesRing => {
             Shape::Pairs(majorities_ring(&stream.choose(&pool, pool.len())))
@@ -277,8 +327,14 @@ fn majorities_ring(ring: &[NodeId]) -> Vec<(NodeId, NodeId)> {
     let mut cut = Vec::new();
     for (index, to) in ring.iter().enumerate() {
         let first = index + total - (majority - 1) / 2;
-        let heard: Vec<NodeId> = (first..first + majority).map(|at| ring[at % total]).collect();
-        cut.extend(ring.iter().filter(|from| !heard.contains(from)).map(|from| (*from, *to)));
+        let heard: Vec<NodeId> = (first..first + majority)
+            .map(|at| ring[at % total])
+            .collect();
+        cut.extend(
+            ring.iter()
+                .filter(|from| !heard.contains(from))
+                .map(|from| (*from, *to)),
+        );
     }
     cut.sort_unstable();
     cut
@@ -294,7 +350,10 @@ mod tests {
             let ring: Vec<NodeId> = (1..=total).map(NodeId::manager).collect();
             let cut = majorities_ring(&ring);
             let heard = |to: &NodeId| -> Vec<NodeId> {
-                ring.iter().filter(|from| !cut.contains(&(**from, *to))).copied().collect()
+                ring.iter()
+                    .filter(|from| !cut.contains(&(**from, *to)))
+                    .copied()
+                    .collect()
             };
             let sets: std::collections::BTreeSet<Vec<NodeId>> = ring.iter().map(heard).collect();
             assert_eq!(sets.len(), total as usize);
@@ -306,7 +365,9 @@ mod tests {
     #[test]
     fn a_bridge_leaves_one_node_out_of_both_halves() {
         let nodes: Vec<NodeId> = (1..=5).map(NodeId::manager).collect();
-        let Shape::Bridge { left, right } = bridge(nodes) else { unreachable!() };
+        let Shape::Bridge { left, right } = bridge(nodes) else {
+            unreachable!()
+        };
         assert_eq!((left.len(), right.len()), (2, 2));
         assert!(left.iter().all(|node| !right.contains(node)));
     }

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use wavetank_model::{Availability, Operation, ServiceMode, ServiceSpec};
 
-use crate::plan::{
-    Action, Cluster, Direction, Fault, Plan, Point, Shape, Step, Target, Trigger,
-};
+use crate::plan::{Action, Cluster, Direction, Fault, Plan, Point, Shape, Step, Target, Trigger};
 use crate::scalars::{show, show_range, show_signed, show_size};
 
 /// The concrete timeline.
 pub(crate) fn explain(plan: &Plan, description: Option<&str>) -> String {
     let mut text = String::new();
-    let _ = writeln!(text, "{} (seed {}, profile {})", plan.name, plan.seed, plan.profile);
+    let _ = writeln!(
+        text,
+        "{} (seed {}, profile {})",
+        plan.name, plan.seed, plan.profile
+    );
     if let Some(description) = description {
         let _ = writeln!(text, "{}", description.trim());
     }
@@ -22,12 +24,20 @@ pub(crate) fn explain(plan: &Plan, description: Option<&str>) -> String {
     for (at, what) in timeline(plan) {
         let _ = writeln!(text, "  {:>10}  {what}", show(at));
     }
-    let waiting: Vec<&Fault> =
-        plan.faults.iter().filter(|fault| !matches!(fault.trigger, Trigger::At(_))).collect();
+    let waiting: Vec<&Fault> = plan
+        .faults
+        .iter()
+        .filter(|fault| !matches!(fault.trigger, Trigger::At(_)))
+        .collect();
     if !waiting.is_empty() {
         let _ = writeln!(text, "\nWhen it happens");
         for fault in waiting {
-            let _ = writeln!(text, "  {}: {}", trigger(plan, &fault.trigger), strike(fault));
+            let _ = writeln!(
+                text,
+                "  {}: {}",
+                trigger(plan, &fault.trigger),
+                strike(fault)
+            );
         }
     }
     expectations(plan, &mut text);
@@ -58,7 +68,10 @@ fn timeline(plan: &Plan) -> Vec<(Duration, String)> {
         }
     }
     let settled = plan.horizon + plan.settle;
-    lines.push((plan.horizon, "everything heals; liveness is owed from here on".to_owned()));
+    lines.push((
+        plan.horizon,
+        "everything heals; liveness is owed from here on".to_owned(),
+    ));
     lines.push((settled, "end".to_owned()));
     lines.sort_by_key(|(at, _)| *at);
     lines
@@ -75,40 +88,76 @@ fn strike(fault: &Fault) -> String {
         (true, Some(duration)) => format!(" for {}", show(duration)),
     };
     let place = target(&fault.target);
-    let arrow = if place.is_empty() { String::new() } else { format!(" on {place}") };
-    format!("fault {}: {}{arrow}{how_long}", fault.name, action(&fault.action))
+    let arrow = if place.is_empty() {
+        String::new()
+    } else {
+        format!(" on {place}")
+    };
+    format!(
+        "fault {}: {}{arrow}{how_long}",
+        fault.name,
+        action(&fault.action)
+    )
 }
 
 fn trigger(plan: &Plan, trigger: &Trigger) -> String {
     match trigger {
         Trigger::At(at) => format!("at {}", show(*at)),
         Trigger::AfterFault { fault, delay } => {
-            let other = plan.faults.get(*fault as usize).map_or("?", |fault| &fault.name);
+            let other = plan
+                .faults
+                .get(*fault as usize)
+                .map_or("?", |fault| &fault.name);
             format!("{}after fault {other}", later(*delay))
         }
-        Trigger::OnEvent { event, condition, occurrence, point, delay } => {
-            let side = if *point == Point::Before { "before" } else { "after" };
-            let such = condition.as_ref().map(|text| format!(" where {}", text.trim()));
+        Trigger::OnEvent {
+            event,
+            condition,
+            occurrence,
+            point,
+            delay,
+        } => {
+            let side = if *point == Point::Before {
+                "before"
+            } else {
+                "after"
+            };
+            let such = condition
+                .as_ref()
+                .map(|text| format!(" where {}", text.trim()));
             let such = such.unwrap_or_default();
-            format!("{}{side} event {event} number {occurrence}{such}", later(*delay))
+            format!(
+                "{}{side} event {event} number {occurrence}{such}",
+                later(*delay)
+            )
         }
     }
 }
 
 fn later(delay: Duration) -> String {
-    if delay.is_zero() { String::new() } else { format!("{} ", show(delay)) }
+    if delay.is_zero() {
+        String::new()
+    } else {
+        format!("{} ", show(delay))
+    }
 }
 
 /// Where, in words.
 fn target(target: &Target) -> String {
     match target {
-        Target::Nodes(nodes) => nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+        Target::Nodes(nodes) => nodes
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
         Target::Leader => "the leader".to_owned(),
         Target::Followers { take, .. } => format!("{take} of the followers"),
         Target::EventHost => "the event's node".to_owned(),
         Target::TaskNode { service, .. } => format!("the node of a task of {service}"),
         Target::Tasks { service, take, .. } => {
-            let of = service.as_ref().map_or("any service".to_owned(), Clone::clone);
+            let of = service
+                .as_ref()
+                .map_or("any service".to_owned(), Clone::clone);
             match take {
                 &u32::MAX => format!("all running tasks of {of}"),
                 1 => format!("a running task of {of}"),
@@ -169,12 +218,20 @@ fn action(action: &Action) -> String {
         | Action::CodecMissing { message, field } => format!("{message}.{field}"),
         _ => String::new(),
     };
-    if details.is_empty() { name.to_owned() } else { format!("{name} ({details})") }
+    if details.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{name} ({details})")
+    }
 }
 
 fn partition(shape: &Shape, direction: Direction) -> String {
     let list = |nodes: &[wavetank_model::NodeId]| {
-        nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        nodes
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let way = match direction {
         Direction::Both => "",
@@ -183,9 +240,11 @@ fn partition(shape: &Shape, direction: Direction) -> String {
     };
     let what = match shape {
         Shape::Isolate => "isolated".to_owned(),
-        Shape::Groups(groups) => {
-            groups.iter().map(|group| list(group)).collect::<Vec<_>>().join(" | ")
-        }
+        Shape::Groups(groups) => groups
+            .iter()
+            .map(|group| list(group))
+            .collect::<Vec<_>>()
+            .join(" | "),
         Shape::Bridge { left, right } => format!("{} | {}, one between", list(left), list(right)),
         Shape::Pairs(pairs) => {
             let pairs = pairs.iter().map(|(from, to)| format!("{from} -x-> {to}"));

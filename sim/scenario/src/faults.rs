@@ -28,16 +28,28 @@ pub type ArgInfo = Field;
 
 /// Every role that a target can name.
 pub const ROLES: &[&str] = &[
-    "leader", "follower", "manager", "agent", "node", "link", "registry", "image", "runtime",
-    "task", "event-host", "cluster",
+    "leader",
+    "follower",
+    "manager",
+    "agent",
+    "node",
+    "link",
+    "registry",
+    "image",
+    "runtime",
+    "task",
+    "task-node",
+    "event-host",
+    "cluster",
 ];
 
 /// Every world.
 pub const WORLDS: &[&str] = &["event", "turmoil", "madsim", "live"];
 
 /// The verbs of a runtime.
-pub const CALLS: &[&str] =
-    &["pull", "create", "start", "stop", "kill", "delete", "inspect", "list", "probe"];
+pub const CALLS: &[&str] = &[
+    "pull", "create", "start", "stop", "kill", "delete", "inspect", "list", "probe",
+];
 
 /// The events of a runtime.
 pub const RUNTIME_EVENTS: &[&str] = &["start", "exit", "delete"];
@@ -57,15 +69,38 @@ pub const CLASSES: &[&str] = &[
 
 /// Shapes of a partition.
 pub const SHAPES: &[&str] = &[
-    "isolate", "halves", "random-halves", "one", "bridge", "majorities-ring", "minority",
-    "majority", "leader", "groups",
+    "isolate",
+    "halves",
+    "random-halves",
+    "one",
+    "bridge",
+    "majorities-ring",
+    "minority",
+    "majority",
+    "leader",
+    "groups",
 ];
 
-const MACHINE: &[&str] =
-    &["leader", "follower", "manager", "agent", "node", "task", "event-host"];
-const LINK: &[&str] =
-    &["leader", "follower", "manager", "agent", "node", "link", "task", "event-host"];
-const RUNTIME: &[&str] = &["runtime", "agent", "task", "event-host"];
+const MACHINE: &[&str] = &[
+    "leader",
+    "follower",
+    "manager",
+    "agent",
+    "node",
+    "task-node",
+    "event-host",
+];
+const LINK: &[&str] = &[
+    "leader",
+    "follower",
+    "manager",
+    "agent",
+    "node",
+    "link",
+    "task-node",
+    "event-host",
+];
+const RUNTIME: &[&str] = &["runtime", "agent", "task-node", "event-host"];
 const REGISTRY: &[&str] = &["registry", "image"];
 const TASK: &[&str] = &["task"];
 
@@ -81,8 +116,7 @@ const CALL: ArgInfo = optional("call", Kind::Choice(CALLS), "any", "which call")
 const BY: ArgInfo = required("by", Kind::Range, "how much longer; drawn for each");
 const SOME: ArgInfo = optional("count", COUNT_MAX, "all while in force", "how many");
 const ONE: ArgInfo = optional("count", COUNT_MAX, "1", "how many");
-const EVENT_NAME: ArgInfo =
-    optional("event", Kind::Choice(RUNTIME_EVENTS), "exit", "which event");
+const EVENT_NAME: ArgInfo = optional("event", Kind::Choice(RUNTIME_EVENTS), "exit", "which event");
 const CHANCE: ArgInfo = required("percent", PERCENT, "chance for each message");
 const SPEED: ArgInfo = required("bytes_per_second", Kind::Size, "bytes a second, above 0");
 const MESSAGE: &[ArgInfo] = &[
@@ -101,12 +135,23 @@ const fn fault(
     worlds: &'static [&'static str],
     models: &'static str,
 ) -> FaultInfo {
-    FaultInfo { action, summary, args, targets, worlds, models, swarm: true }
+    FaultInfo {
+        action,
+        summary,
+        args,
+        targets,
+        worlds,
+        models,
+        swarm: true,
+    }
 }
 
 /// An action that `swarm` leaves alone.
 const fn by_hand(info: FaultInfo) -> FaultInfo {
-    FaultInfo { swarm: false, ..info }
+    FaultInfo {
+        swarm: false,
+        ..info
+    }
 }
 
 /// Every action, in the order of `plan::Action`.
@@ -131,7 +176,12 @@ pub const CATALOGUE: &[FaultInfo] = &[
     fault(
         "power-loss",
         "the machine goes silent; volatile state, containers and unsynced writes are gone",
-        &[optional("torn", Kind::Bool, "false", "the last unsynced write is half on disk")],
+        &[optional(
+            "torn",
+            Kind::Bool,
+            "false",
+            "the last unsynced write is half on disk",
+        )],
         MACHINE,
         EVENT,
         "Archipelago 29, Reaper 9: power loss with a torn state file",
@@ -155,7 +205,12 @@ pub const CATALOGUE: &[FaultInfo] = &[
     fault(
         "slow-cpu",
         "everything the process does takes longer",
-        &[optional("factor", Kind::Integer(2, 10_000), "10", "how many times as long")],
+        &[optional(
+            "factor",
+            Kind::Integer(2, 10_000),
+            "10",
+            "how many times as long",
+        )],
         MACHINE,
         EVENT,
         "a noisy neighbour",
@@ -164,7 +219,11 @@ pub const CATALOGUE: &[FaultInfo] = &[
     fault(
         "clock-jump",
         "the wall clock jumps, and back when healed",
-        &[required("by", Kind::SignedDuration, "how far; negative for back")],
+        &[required(
+            "by",
+            Kind::SignedDuration,
+            "how far; negative for back",
+        )],
         MACHINE,
         EVENT,
         "StreamSpace 53: clock skew of 20 s",
@@ -172,7 +231,11 @@ pub const CATALOGUE: &[FaultInfo] = &[
     fault(
         "clock-drift",
         "the monotonic clock runs fast or slow",
-        &[required("ppm", Kind::Integer(-999_999, 10_000_000), "parts per million")],
+        &[required(
+            "ppm",
+            Kind::Integer(-999_999, 10_000_000),
+            "parts per million",
+        )],
         MACHINE,
         EVENT,
         "a virtual machine's clock under load",
@@ -182,8 +245,18 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "partition",
         "messages are lost between nodes",
         &[
-            optional("shape", Kind::Choice(SHAPES), "isolate", "what is cut off from what"),
-            optional("direction", Kind::Choice(DIRECTIONS), "both", "which way traffic is lost"),
+            optional(
+                "shape",
+                Kind::Choice(SHAPES),
+                "isolate",
+                "what is cut off from what",
+            ),
+            optional(
+                "direction",
+                Kind::Choice(DIRECTIONS),
+                "both",
+                "which way traffic is lost",
+            ),
             optional(
                 "groups",
                 Kind::List(&Kind::OneOrMany(&Kind::Node)),
@@ -195,7 +268,14 @@ pub const CATALOGUE: &[FaultInfo] = &[
         ALL,
         "Warren 35, 36, StreamSpace 54: partitions in one or both directions",
     ),
-    fault("link-delay", "messages take longer", &[BY], LINK, ALL, "a congested link"),
+    fault(
+        "link-delay",
+        "messages take longer",
+        &[BY],
+        LINK,
+        ALL,
+        "a congested link",
+    ),
     fault(
         "link-loss",
         "messages are lost by chance",
@@ -204,17 +284,41 @@ pub const CATALOGUE: &[FaultInfo] = &[
         ALL,
         "StreamSpace 57: one lost heartbeat",
     ),
-    fault("link-duplicate", "messages arrive twice by chance", &[CHANCE], LINK, ALL, ""),
+    fault(
+        "link-duplicate",
+        "messages arrive twice by chance",
+        &[CHANCE],
+        LINK,
+        ALL,
+        "",
+    ),
     fault(
         "link-reorder",
         "messages overtake each other by chance",
-        &[CHANCE, required("by", Kind::Duration, "longest extra delay")],
+        &[
+            CHANCE,
+            required("by", Kind::Duration, "longest extra delay"),
+        ],
         LINK,
         ALL,
         "plfm 50: duplicate, stale and reordered plans",
     ),
-    fault("link-corrupt", "messages arrive damaged by chance", &[CHANCE], LINK, EVENT, ""),
-    fault("link-bandwidth", "messages queue at a rate", &[SPEED], LINK, ALL, "a thin uplink"),
+    fault(
+        "link-corrupt",
+        "messages arrive damaged by chance",
+        &[CHANCE],
+        LINK,
+        EVENT,
+        "",
+    ),
+    fault(
+        "link-bandwidth",
+        "messages queue at a rate",
+        &[SPEED],
+        LINK,
+        ALL,
+        "a thin uplink",
+    ),
     fault(
         "link-hold",
         "messages wait and all arrive when healed",
@@ -224,9 +328,30 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "StreamSpace 58, 59: a late unregister of an old connection",
     ),
     // Disks.
-    fault("disk-full", "writes and pulls fail for want of space", &[], MACHINE, EVENT, "plfm 18"),
-    fault("disk-slow", "making records durable takes longer", &[BY], MACHINE, EVENT, ""),
-    fault("disk-error", "writes fail", &[], MACHINE, EVENT, "a dying disk"),
+    fault(
+        "disk-full",
+        "writes and pulls fail for want of space",
+        &[],
+        MACHINE,
+        EVENT,
+        "plfm 18",
+    ),
+    fault(
+        "disk-slow",
+        "making records durable takes longer",
+        &[BY],
+        MACHINE,
+        EVENT,
+        "",
+    ),
+    fault(
+        "disk-error",
+        "writes fail",
+        &[],
+        MACHINE,
+        EVENT,
+        "a dying disk",
+    ),
     fault(
         "disk-lies",
         "the disk says a write is durable before it is",
@@ -235,7 +360,14 @@ pub const CATALOGUE: &[FaultInfo] = &[
         EVENT,
         "a volatile write cache; strikes what consensus stands on",
     ),
-    fault("bit-rot", "one record at rest is damaged", &[], MACHINE, EVENT, "Reaper 9"),
+    fault(
+        "bit-rot",
+        "one record at rest is damaged",
+        &[],
+        MACHINE,
+        EVENT,
+        "Reaper 9",
+    ),
     // Registry.
     fault(
         "registry-error",
@@ -252,16 +384,35 @@ pub const CATALOGUE: &[FaultInfo] = &[
         &["event", "turmoil", "madsim", "live"],
         "Archipelago 14, 15: a pull that fails twice or for ever",
     ),
-    fault("registry-slow", "pulls run at a rate", &[SPEED], REGISTRY, ALL, "StreamSpace 17"),
+    fault(
+        "registry-slow",
+        "pulls run at a rate",
+        &[SPEED],
+        REGISTRY,
+        ALL,
+        "StreamSpace 17",
+    ),
     fault(
         "registry-stall",
         "pulls hang after some bytes until healed",
-        &[optional("after_bytes", Kind::Size, "0", "bytes that still arrive")],
+        &[optional(
+            "after",
+            Kind::Size,
+            "0",
+            "bytes that still arrive",
+        )],
         REGISTRY,
         ALL,
         "StreamSpace 17: a pull that blocks the agent's read loop",
     ),
-    fault("registry-truncate", "pulls end early", &[SOME], REGISTRY, ALL, "plfm 16"),
+    fault(
+        "registry-truncate",
+        "pulls end early",
+        &[SOME],
+        REGISTRY,
+        ALL,
+        "plfm 16",
+    ),
     fault(
         "registry-wrong-digest",
         "pulled bytes have another digest",
@@ -270,21 +421,40 @@ pub const CATALOGUE: &[FaultInfo] = &[
         ALL,
         "plfm 16: digest mismatch",
     ),
-    fault("registry-moved-tag", "the tag points to other content", &[], REGISTRY, ALL, ""),
+    fault(
+        "registry-moved-tag",
+        "the tag points to other content",
+        &[],
+        REGISTRY,
+        ALL,
+        "",
+    ),
     // Runtime.
     fault(
         "runtime-error",
         "calls fail without effect",
         &[
             CALL,
-            optional("class", Kind::Choice(CLASSES), "unavailable", "the error's class"),
+            optional(
+                "class",
+                Kind::Choice(CLASSES),
+                "unavailable",
+                "the error's class",
+            ),
             SOME,
         ],
         RUNTIME,
         ALL,
         "",
     ),
-    fault("runtime-delay", "calls take longer", &[CALL, BY], RUNTIME, ALL, "Archipelago 30"),
+    fault(
+        "runtime-delay",
+        "calls take longer",
+        &[CALL, BY],
+        RUNTIME,
+        ALL,
+        "Archipelago 30",
+    ),
     fault(
         "runtime-hang",
         "calls are not answered until healed",
@@ -333,7 +503,14 @@ pub const CATALOGUE: &[FaultInfo] = &[
         EVENT,
         "Reaper 1: a process that exits within a millisecond",
     ),
-    fault("exit-code-lost", "exit codes are lost", &[ONE], RUNTIME, EVENT, "Reaper 5"),
+    fault(
+        "exit-code-lost",
+        "exit codes are lost",
+        &[ONE],
+        RUNTIME,
+        EVENT,
+        "Reaper 5",
+    ),
     fault(
         "exit-time-missing",
         "exits carry no time",
@@ -361,7 +538,12 @@ pub const CATALOGUE: &[FaultInfo] = &[
     fault(
         "daemon-restart",
         "the runtime's daemon is down; containers go on",
-        &[optional("keeps_state", Kind::Bool, "true", "it still knows its containers")],
+        &[optional(
+            "keeps_state",
+            Kind::Bool,
+            "true",
+            "it still knows its containers",
+        )],
         RUNTIME,
         &["event", "turmoil", "madsim", "live"],
         "a containerd or Podman upgrade under load",
@@ -391,8 +573,22 @@ pub const CATALOGUE: &[FaultInfo] = &[
         ALL,
         "Archipelago 22: a crash loop",
     ),
-    fault("task-oom", "the tasks' processes are killed for memory", &[], TASK, ALL, "plfm 32"),
-    fault("task-unhealthy", "probes of the tasks say unhealthy", &[], TASK, ALL, "plfm 65"),
+    fault(
+        "task-oom",
+        "the tasks' processes are killed for memory",
+        &[],
+        TASK,
+        ALL,
+        "plfm 32",
+    ),
+    fault(
+        "task-unhealthy",
+        "probes of the tasks say unhealthy",
+        &[],
+        TASK,
+        ALL,
+        "plfm 65",
+    ),
     // Operators.
     by_hand(fault(
         "operator",

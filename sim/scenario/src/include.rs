@@ -24,7 +24,9 @@ pub(crate) struct Includer<'a> {
 impl Includer<'_> {
     /// The tree with everything that it includes, and without its `include`.
     pub fn expand(&mut self, mut tree: Node) -> Node {
-        let Some(entry) = tree.entry("include").cloned() else { return tree };
+        let Some(entry) = tree.entry("include").cloned() else {
+            return tree;
+        };
         let mut shared: Option<Node> = None;
         for item in entry.value.one_or_many() {
             let Some(included) = item.text().and_then(|path| self.included(path, item.span)) else {
@@ -103,10 +105,14 @@ fn only_shared(mut tree: Node) -> Node {
 /// `own` with whatever only `shared` has; mappings are merged, all else is replaced.
 fn merge(own: Node, shared: Node) -> Node {
     match (own.value, shared.value) {
-        (Value::Map(own_entries), Value::Map(shared_entries)) => {
-            Node { span: own.span, value: Value::Map(merge_entries(own_entries, shared_entries)) }
-        }
-        (value, _) => Node { span: own.span, value },
+        (Value::Map(own_entries), Value::Map(shared_entries)) => Node {
+            span: own.span,
+            value: Value::Map(merge_entries(own_entries, shared_entries)),
+        },
+        (value, _) => Node {
+            span: own.span,
+            value,
+        },
     }
 }
 
@@ -117,7 +123,10 @@ fn merge_entries(own: Vec<Entry>, shared: Vec<Entry>) -> Vec<Entry> {
             Some(known) => {
                 let value = std::mem::replace(
                     &mut known.value,
-                    Node { span: entry.value.span, value: Value::Null },
+                    Node {
+                        span: entry.value.span,
+                        value: Value::Null,
+                    },
                 );
                 known.value = merge(value, entry.value);
             }
@@ -134,7 +143,11 @@ fn folder_of(path: &str) -> &str {
 
 /// Joins a folder and a relative path and takes out `.` and `..`.
 fn join(folder: &str, path: &str) -> String {
-    let whole = if path.starts_with('/') { path.to_owned() } else { format!("{folder}{path}") };
+    let whole = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("{folder}{path}")
+    };
     let mut parts: Vec<&str> = Vec::new();
     for part in whole.split('/') {
         match part {

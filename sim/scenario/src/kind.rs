@@ -86,7 +86,13 @@ impl Field {
 
 /// A field that must be there.
 pub(crate) const fn required(name: &'static str, kind: Kind, meaning: &'static str) -> Field {
-    Field { name, kind, required: true, default: "", meaning }
+    Field {
+        name,
+        kind,
+        required: true,
+        default: "",
+        meaning,
+    }
 }
 
 /// A field with a default.
@@ -96,7 +102,13 @@ pub(crate) const fn optional(
     default: &'static str,
     meaning: &'static str,
 ) -> Field {
-    Field { name, kind, required: false, default, meaning }
+    Field {
+        name,
+        kind,
+        required: false,
+        default,
+        meaning,
+    }
 }
 
 impl Kind {
@@ -119,9 +131,11 @@ impl Kind {
             Kind::OneOrMany(kind) => format!("{0} or list of {0}", kind.type_name()),
             Kind::Map(kind) => format!("mapping to {}", kind.type_name()),
             Kind::Record(shape) => shape.name.to_owned(),
-            Kind::Either(kinds) => {
-                kinds.iter().map(|kind| kind.type_name()).collect::<Vec<_>>().join(" or ")
-            }
+            Kind::Either(kinds) => kinds
+                .iter()
+                .map(|kind| kind.type_name())
+                .collect::<Vec<_>>()
+                .join(" or "),
             Kind::Verb(..) => "operation".to_owned(),
             Kind::Arguments => "arguments".to_owned(),
         }
@@ -136,6 +150,7 @@ impl Kind {
             Kind::Integer(min, max) if max >= i128::from(u64::MAX) => {
                 format!("a whole number from {min}")
             }
+            Kind::Integer(min, max) if min == max => format!("`{min}`"),
             Kind::Integer(min, max) => format!("a whole number from {min} to {max}"),
             Kind::Duration => "a duration such as `250ms`, `5s` or `10m`".to_owned(),
             Kind::SignedDuration => "a duration such as `-20s` or `5m`".to_owned(),
@@ -145,6 +160,7 @@ impl Kind {
             Kind::Rate => "a rate such as `2/min`".to_owned(),
             Kind::Expression => "a CEL expression".to_owned(),
             Kind::Node => "a node's name such as `agent-2`".to_owned(),
+            Kind::Choice([name]) => format!("`{name}`"),
             Kind::Choice(names) => {
                 let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
                 format!("one of {}", listed(&names).replace(" and ", " or "))
@@ -152,9 +168,11 @@ impl Kind {
             Kind::List(_) => "a list".to_owned(),
             Kind::OneOrMany(kind) => format!("{} or a list of such", kind.expected()),
             Kind::Map(_) | Kind::Record(_) | Kind::Verb(..) => "a mapping".to_owned(),
-            Kind::Either(kinds) => {
-                kinds.iter().map(|kind| kind.expected()).collect::<Vec<_>>().join(", or ")
-            }
+            Kind::Either(kinds) => kinds
+                .iter()
+                .map(|kind| kind.expected())
+                .collect::<Vec<_>>()
+                .join(", or "),
         }
     }
 
@@ -176,9 +194,10 @@ impl Kind {
             Kind::Size => scalars::size(text).map(drop),
             Kind::Cpus => scalars::cpu_millis(text).map(drop),
             Kind::Rate => scalars::rate(text).map(drop),
-            Kind::Node => {
-                text.parse::<wavetank_model::NodeId>().map(drop).map_err(|_| String::new())
-            }
+            Kind::Node => text
+                .parse::<wavetank_model::NodeId>()
+                .map(drop)
+                .map_err(|_| String::new()),
             Kind::Choice(names) => nothing_more(names.contains(&text)),
             Kind::OneOrMany(kind) => kind.scalar(text, plain),
             Kind::Either(kinds) => either_scalar(kinds, text, plain),
@@ -205,7 +224,9 @@ fn name(text: &str) -> Result<(), String> {
         return Err("a name has 1 to 63 characters".to_owned());
     }
     match text.chars().find(|c| !allowed(*c)) {
-        Some(c) => Err(format!("a name has letters, digits, `-`, `_` and `.`, but no {c:?}")),
+        Some(c) => Err(format!(
+            "a name has letters, digits, `-`, `_` and `.`, but no {c:?}"
+        )),
         None => Ok(()),
     }
 }
@@ -236,7 +257,10 @@ pub(crate) fn check(node: &Node, kind: Kind, problems: &mut Problems) {
         (Value::Map(_), Kind::Verb(common, verbs)) => check_verb(node, common, verbs, problems),
         (Value::Map(_), Kind::OneOrMany(kind)) => check(node, *kind, problems),
         (Value::Map(_) | Value::List(_), Kind::Either(kinds)) => {
-            match kinds.iter().find(|kind| fits_outwardly(&node.value, **kind)) {
+            match kinds
+                .iter()
+                .find(|kind| fits_outwardly(&node.value, **kind))
+            {
                 Some(kind) => check(node, *kind, problems),
                 None => mismatch(node, kind, "", problems),
             }
@@ -260,7 +284,11 @@ fn fits_outwardly(value: &Value, kind: Kind) -> bool {
 
 fn mismatch(node: &Node, kind: Kind, why: &str, problems: &mut Problems) {
     let message = format!("expected {}, found {}", kind.expected(), node.describe());
-    let label = if why.is_empty() { "this value".to_owned() } else { why.to_owned() };
+    let label = if why.is_empty() {
+        "this value".to_owned()
+    } else {
+        why.to_owned()
+    };
     let help = match (kind, node.text()) {
         (Kind::Choice(names), Some(text)) => crate::diagnostic::nearest(text, names.to_vec())
             .map(|name| format!("did you mean `{name}`?")),
@@ -294,7 +322,12 @@ pub(crate) fn check_fields(node: &Node, what: &str, fields: &[Field], problems: 
     for field in fields.iter().filter(|field| field.required) {
         if node.get(field.name).is_none() {
             let message = format!("{what} needs `{}`", field.name);
-            let help = format!("`{}` is {}: {}", field.name, field.kind.expected(), field.meaning);
+            let help = format!(
+                "`{}` is {}: {}",
+                field.name,
+                field.kind.expected(),
+                field.meaning
+            );
             problems.add(
                 Problem::error("scenario::missing-field", node.span, message)
                     .label(format!("`{}` is missing here", field.name))
@@ -344,10 +377,16 @@ fn check_verb(
         return;
     }
     let names: Vec<&str> = verbs.iter().map(|verb| verb.name).collect();
-    let given: Vec<_> =
-        node.entries().iter().filter(|entry| names.contains(&entry.key.as_str())).collect();
+    let given: Vec<_> = node
+        .entries()
+        .iter()
+        .filter(|entry| names.contains(&entry.key.as_str()))
+        .collect();
     if let [first, second, ..] = given.as_slice() {
-        let message = format!("a step does one thing, not both `{}` and `{}`", first.key, second.key);
+        let message = format!(
+            "a step does one thing, not both `{}` and `{}`",
+            first.key, second.key
+        );
         problems.add(
             Problem::error("scenario::conflict", second.key_span, message)
                 .label("the second")
@@ -357,16 +396,29 @@ fn check_verb(
         return;
     }
     let is_known = |key: &str| {
-        common.iter().chain(verbs.iter().flat_map(|verb| verb.fields)).any(|f| f.name == key)
+        common
+            .iter()
+            .chain(verbs.iter().flat_map(|verb| verb.fields))
+            .any(|f| f.name == key)
     };
     let unknown = node.entries().iter().find(|entry| !is_known(&entry.key));
     let (span, help) = match unknown {
-        Some(entry) => (entry.key_span, hint(&entry.key, "the operations are", names)),
-        None => (node.span, Some(format!("the operations are: {}", listed(&names)))),
+        Some(entry) => (
+            entry.key_span,
+            hint(&entry.key, "the operations are", names),
+        ),
+        None => (
+            node.span,
+            Some(format!("the operations are: {}", listed(&names))),
+        ),
     };
     problems.add(
-        Problem::error("scenario::missing-field", span, "this step names no operation")
-            .label("here")
-            .maybe_help(help),
+        Problem::error(
+            "scenario::missing-field",
+            span,
+            "this step names no operation",
+        )
+        .label("here")
+        .maybe_help(help),
     );
 }

@@ -29,7 +29,9 @@ pub(crate) fn lint(
 
 fn late_steps(tree: &Node, world: &World<'_>, problems: &mut Problems) {
     for step in tree.get("workload").map(Node::items).unwrap_or_default() {
-        let (Some(at), Some(place)) = (step.duration("at"), step.get("at")) else { continue };
+        let (Some(at), Some(place)) = (step.duration("at"), step.get("at")) else {
+            continue;
+        };
         if at >= world.horizon {
             let message = "this step comes after the fault phase has ended";
             problems.add(
@@ -45,7 +47,9 @@ fn late_faults(world: &World<'_>, faults: &[FaultDefinition], problems: &mut Pro
         let begins = match fault.trigger {
             TriggerDefinition::At { at, .. } => at.max,
             TriggerDefinition::Every { first, until, .. } if first.max < until => first.max,
-            TriggerDefinition::Every { first, until, .. } => first.max.max(until).max(world.horizon),
+            TriggerDefinition::Every { first, until, .. } => {
+                first.max.max(until).max(world.horizon)
+            }
             _ => continue,
         };
         if begins >= world.horizon {
@@ -75,7 +79,9 @@ fn unused_images(tree: &Node, workload: &Workload, problems: &mut Problems) {
 /// Services that no agent can ever run.
 fn unplaceable(tree: &Node, world: &World<'_>, workload: &Workload, problems: &mut Problems) {
     for step in &workload.steps {
-        let Operation::Deploy { spec } = &step.operation else { continue };
+        let Operation::Deploy { spec } = &step.operation else {
+            continue;
+        };
         if world.cluster.agents.iter().any(|host| fits(host, spec)) || spec.replicas() == Some(0) {
             continue;
         }
@@ -89,8 +95,10 @@ fn unplaceable(tree: &Node, world: &World<'_>, workload: &Workload, problems: &m
 }
 
 fn fits(host: &AgentHost, spec: &ServiceSpec) -> bool {
-    let labels =
-        spec.constraints.iter().all(|(key, value)| host.labels.get(key) == Some(value));
+    let labels = spec
+        .constraints
+        .iter()
+        .all(|(key, value)| host.labels.get(key) == Some(value));
     labels
         && host.resources.cpu_millis >= spec.resources.cpu_millis
         && host.resources.memory_bytes >= spec.resources.memory_bytes
@@ -98,7 +106,9 @@ fn fits(host: &AgentHost, spec: &ServiceSpec) -> bool {
 
 fn deploy_span(tree: &Node, service: &str) -> Option<Span> {
     let steps = tree.get("workload")?.items();
-    let named = steps.iter().find(|step| step.word("deploy") == Some(service))?;
+    let named = steps
+        .iter()
+        .find(|step| step.word("deploy") == Some(service))?;
     Some(named.get("deploy")?.span)
 }
 
@@ -110,10 +120,17 @@ fn unable_worlds(
     problems: &mut Problems,
 ) {
     for world in worlds {
-        let unable: Vec<&FaultDefinition> =
-            faults.iter().filter(|fault| !fault.info.worlds.contains(&world.as_str())).collect();
-        let Some(first) = unable.first() else { continue };
-        let listed = tree.get("worlds").map(Node::one_or_many).unwrap_or_default();
+        let unable: Vec<&FaultDefinition> = faults
+            .iter()
+            .filter(|fault| !fault.info.worlds.contains(&world.as_str()))
+            .collect();
+        let Some(first) = unable.first() else {
+            continue;
+        };
+        let listed = tree
+            .get("worlds")
+            .map(Node::one_or_many)
+            .unwrap_or_default();
         let place = listed.iter().find(|item| item.text() == Some(world));
         let span = place.map_or(first.span, |item| item.span);
         let message = if unable.len() == faults.len() {
@@ -124,7 +141,11 @@ fn unable_worlds(
         problems.add(
             Problem::warning("scenario::lint::unable-world", span, message)
                 .label(format!("cannot do {}", first.info.action))
-                .help(format!("`{}` works in: {}", first.info.action, first.info.worlds.join(", "))),
+                .help(format!(
+                    "`{}` works in: {}",
+                    first.info.action,
+                    first.info.worlds.join(", ")
+                )),
         );
     }
 }

@@ -36,7 +36,10 @@ const fn s(seconds: u64) -> Duration {
 }
 
 const fn backoff(base: u64, cap: u64) -> Backoff {
-    Backoff { base: s(base), cap: s(cap) }
+    Backoff {
+        base: s(base),
+        cap: s(cap),
+    }
 }
 
 /// Our own default: Swarm's order of magnitude, with bounds on everything.
@@ -44,31 +47,39 @@ const WAVETANK: Profile = Profile {
     name: "wavetank",
     summary: "our own default",
     timers: Timers {
-        heartbeat: s(5),                // SwarmKit, Warren
-        node_down_after: s(30),         // six heartbeats
-        down_check: s(1),               // detection within threshold and one second
-        failover_grace: s(10),          // two heartbeats after an election
-        session_timeout: s(12),         // two heartbeats and some latency
-        request_retry: s(2),            // ours
-        raft_heartbeat: ms(150),        // etcd's 100 ms with room for slow disks
-        raft_election: s(1),            // etcd's default
-        snapshot_every: 500,            // small, so that runs of minutes see snapshots
-        reconcile: s(10),               // Warren
-        status_poll: s(5),              // Warren
-        runtime_timeout: s(10),         // Warren's and StreamSpace's upper end
-        pull_timeout: s(300),           // plfm's lower limit
-        pull_backoff: backoff(1, 300),  // Kubernetes: up to five minutes
-        pull_attempts_max: None,        // Kubernetes: tries for ever
+        heartbeat: s(5),                 // SwarmKit, Warren
+        node_down_after: s(30),          // six heartbeats
+        down_check: s(1),                // detection within threshold and one second
+        failover_grace: s(10),           // two heartbeats after an election
+        session_timeout: s(12),          // two heartbeats and some latency
+        request_retry: s(2),             // ours
+        raft_heartbeat: ms(150),         // etcd's 100 ms with room for slow disks
+        raft_election: s(1),             // etcd's default
+        snapshot_every: 500,             // small, so that runs of minutes see snapshots
+        reconcile: s(10),                // Warren
+        status_poll: s(5),               // Warren
+        runtime_timeout: s(10),          // Warren's and StreamSpace's upper end
+        pull_timeout: s(300),            // plfm's lower limit
+        pull_backoff: backoff(1, 300),   // Kubernetes: up to five minutes
+        pull_attempts_max: None,         // Kubernetes: tries for ever
         replace_backoff: backoff(1, 60), // ours
-        history_max: 3,                 // Swarm keeps 5
+        history_max: 3,                  // Swarm keeps 5
     },
     restart: RestartPolicy {
         condition: RestartCondition::Always,
         restarts_max: 10,
-        backoff: Backoff { base: s(1), cap: s(60) },
+        backoff: Backoff {
+            base: s(1),
+            cap: s(60),
+        },
         stable_after: s(60),
     },
-    health: HealthCheck { interval: s(10), timeout: s(2), start_period: s(10), failures_max: 3 },
+    health: HealthCheck {
+        interval: s(10),
+        timeout: s(2),
+        start_period: s(10),
+        failures_max: 3,
+    },
     stop_grace: s(10), // Docker, Warren, StreamSpace
     update: UpdatePolicy {
         surge_max: 1,
@@ -84,19 +95,26 @@ const WARREN: Profile = Profile {
     name: "warren",
     summary: "Warren: Swarm-like managers and workers",
     timers: Timers {
-        heartbeat: s(5),         // table, heartbeat
-        node_down_after: s(30),  // table: 30 s in code and HA document, 15 s in the change log
-        down_check: s(10),       // its reconcile pass finds dead workers
-        reconcile: s(10),        // table; scheduler 5 s
-        status_poll: s(5),       // table
-        raft_heartbeat: ms(250), // table: lease 250 ms
-        raft_election: ms(500),  // table: election 500 ms
-        runtime_timeout: s(10),  // table: API timeout 5 to 10 s
+        heartbeat: s(5),            // table, heartbeat
+        node_down_after: s(30),     // table: 30 s in code and HA document, 15 s in the change log
+        down_check: s(10),          // its reconcile pass finds dead workers
+        reconcile: s(10),           // table; scheduler 5 s
+        status_poll: s(5),          // table
+        raft_heartbeat: ms(250),    // table: lease 250 ms
+        raft_election: ms(500),     // table: election 500 ms
+        runtime_timeout: s(10),     // table: API timeout 5 to 10 s
         pull_attempts_max: Some(1), // table: no pull retry, the task fails
         ..WAVETANK.timers
     },
-    restart: RestartPolicy { restarts_max: 1_000, ..WAVETANK.restart }, // table: budget ignored
-    health: HealthCheck { interval: s(30), timeout: s(10), ..WAVETANK.health }, // table: 30/10/3
+    restart: RestartPolicy {
+        restarts_max: 1_000,
+        ..WAVETANK.restart
+    }, // table: budget ignored
+    health: HealthCheck {
+        interval: s(30),
+        timeout: s(10),
+        ..WAVETANK.health
+    }, // table: 30/10/3
     ..WAVETANK
 };
 
@@ -105,14 +123,18 @@ const ARCHIPELAGO: Profile = Profile {
     name: "archipelago",
     summary: "Archipelago: applications of a home server",
     timers: Timers {
-        reconcile: s(120),              // table: 120 s monitor
-        status_poll: s(120),            // table
-        runtime_timeout: s(30),         // table: socket timeout 30 s, formerly 5 s
-        pull_backoff: backoff(5, 15),   // table: after 5 s and 15 s
-        pull_attempts_max: Some(3),     // table: three tries
+        reconcile: s(120),            // table: 120 s monitor
+        status_poll: s(120),          // table
+        runtime_timeout: s(30),       // table: socket timeout 30 s, formerly 5 s
+        pull_backoff: backoff(5, 15), // table: after 5 s and 15 s
+        pull_attempts_max: Some(3),   // table: three tries
         ..WAVETANK.timers
     },
-    restart: RestartPolicy { restarts_max: 10, stable_after: s(3600), ..WAVETANK.restart }, // table
+    restart: RestartPolicy {
+        restarts_max: 10,
+        stable_after: s(3600),
+        ..WAVETANK.restart
+    }, // table
     stop_grace: s(600), // table: 600, 330 or 30 s by application; the longest
     ..WAVETANK
 };
@@ -133,7 +155,10 @@ const REAPER: Profile = Profile {
     restart: RestartPolicy {
         // The kubelet's own: ten seconds to five minutes, reset after ten.
         restarts_max: 1_000,
-        backoff: Backoff { base: s(10), cap: s(300) },
+        backoff: Backoff {
+            base: s(10),
+            cap: s(300),
+        },
         stable_after: s(600),
         condition: RestartCondition::Always,
     },
@@ -146,17 +171,26 @@ const PLFM: Profile = Profile {
     name: "plfm",
     summary: "plfm: a node agent of a platform",
     timers: Timers {
-        heartbeat: s(10),        // table
-        node_down_after: s(60),  // table; the runbook says 2 and 5 min
-        session_timeout: s(25),  // two heartbeats and some latency
-        reconcile: s(5),         // table: 5 s tick, full pass every 30 s
-        status_poll: s(10),      // table: health every 10 s
-        runtime_timeout: s(30),  // table: API timeout
-        pull_timeout: s(1800),   // table: limits of 5 and 30 min
+        heartbeat: s(10),       // table
+        node_down_after: s(60), // table; the runbook says 2 and 5 min
+        session_timeout: s(25), // two heartbeats and some latency
+        reconcile: s(5),        // table: 5 s tick, full pass every 30 s
+        status_poll: s(10),     // table: health every 10 s
+        runtime_timeout: s(30), // table: API timeout
+        pull_timeout: s(1800),  // table: limits of 5 and 30 min
         ..WAVETANK.timers
     },
-    restart: RestartPolicy { restarts_max: 3, stable_after: s(600), ..WAVETANK.restart }, // table
-    health: HealthCheck { interval: s(10), timeout: s(2), start_period: s(10), failures_max: 3 },
+    restart: RestartPolicy {
+        restarts_max: 3,
+        stable_after: s(600),
+        ..WAVETANK.restart
+    }, // table
+    health: HealthCheck {
+        interval: s(10),
+        timeout: s(2),
+        start_period: s(10),
+        failures_max: 3,
+    },
     stop_grace: s(10), // table: 10 s in the specification, 30 s in code
     ..WAVETANK
 };
@@ -166,18 +200,21 @@ const STREAMSPACE: Profile = Profile {
     name: "streamspace",
     summary: "StreamSpace: highly available Docker agents",
     timers: Timers {
-        heartbeat: s(30),        // table: code; the ADR says 10 s
-        node_down_after: s(45),  // table: more than 45 s, formerly 30 s
-        down_check: s(10),       // table: tick 10 s
-        session_timeout: s(40),  // one heartbeat and some latency: before it counts as down
-        reconcile: s(60),        // table
-        status_poll: s(1),       // table: while starting
-        runtime_timeout: s(10),  // table: 5 to 10 s
+        heartbeat: s(30),           // table: code; the ADR says 10 s
+        node_down_after: s(45),     // table: more than 45 s, formerly 30 s
+        down_check: s(10),          // table: tick 10 s
+        session_timeout: s(40),     // one heartbeat and some latency: before it counts as down
+        reconcile: s(60),           // table
+        status_poll: s(1),          // table: while starting
+        runtime_timeout: s(10),     // table: 5 to 10 s
         pull_attempts_max: Some(1), // table: no retry
         ..WAVETANK.timers
     },
-    restart: RestartPolicy { restarts_max: 1_000, ..WAVETANK.restart }, // unless-stopped
-    stop_grace: s(10),                                                  // table
+    restart: RestartPolicy {
+        restarts_max: 1_000,
+        ..WAVETANK.restart
+    }, // unless-stopped
+    stop_grace: s(10), // table
     ..WAVETANK
 };
 
@@ -185,7 +222,14 @@ const STREAMSPACE: Profile = Profile {
 pub const ALL: &[Profile] = &[WAVETANK, WARREN, ARCHIPELAGO, REAPER, PLFM, STREAMSPACE];
 
 /// The names of all profiles, for `profile:`.
-pub const NAMES: &[&str] = &["wavetank", "warren", "archipelago", "reaper", "plfm", "streamspace"];
+pub const NAMES: &[&str] = &[
+    "wavetank",
+    "warren",
+    "archipelago",
+    "reaper",
+    "plfm",
+    "streamspace",
+];
 
 /// The profile of that name.
 pub fn find(name: &str) -> Option<&'static Profile> {
@@ -198,16 +242,31 @@ mod tests {
 
     #[test]
     fn names_and_profiles_agree() {
-        assert_eq!(ALL.iter().map(|profile| profile.name).collect::<Vec<_>>(), NAMES);
+        assert_eq!(
+            ALL.iter().map(|profile| profile.name).collect::<Vec<_>>(),
+            NAMES
+        );
     }
 
     #[test]
     fn no_profile_declares_a_healthy_node_down() {
         for profile in ALL {
             let timers = &profile.timers;
-            assert!(timers.heartbeat < timers.session_timeout, "{}", profile.name);
-            assert!(timers.session_timeout < timers.node_down_after, "{}", profile.name);
-            assert!(timers.raft_heartbeat * 2 <= timers.raft_election, "{}", profile.name);
+            assert!(
+                timers.heartbeat < timers.session_timeout,
+                "{}",
+                profile.name
+            );
+            assert!(
+                timers.session_timeout < timers.node_down_after,
+                "{}",
+                profile.name
+            );
+            assert!(
+                timers.raft_heartbeat * 2 <= timers.raft_election,
+                "{}",
+                profile.name
+            );
         }
     }
 }

@@ -23,9 +23,8 @@ impl Node {
     /// The texts of a mapping.
     pub fn pairs(&self, key: &str) -> BTreeMap<String, String> {
         let entries = self.get(key).map(Node::entries).unwrap_or_default();
-        let pair = |entry: &crate::yaml::Entry| {
-            Some((entry.key.clone(), entry.value.text()?.to_owned()))
-        };
+        let pair =
+            |entry: &crate::yaml::Entry| Some((entry.key.clone(), entry.value.text()?.to_owned()));
         entries.iter().filter_map(pair).collect()
     }
 

@@ -51,7 +51,9 @@ pub(crate) fn signed_nanos(text: &str) -> Result<i64, String> {
         Some(rest) => (-1, rest),
         None => (1, text.strip_prefix('+').unwrap_or(text)),
     };
-    i64::try_from(nanos(rest)?).map(|nanos| sign * nanos).map_err(|_| "too long".to_owned())
+    i64::try_from(nanos(rest)?)
+        .map(|nanos| sign * nanos)
+        .map_err(|_| "too long".to_owned())
 }
 
 fn nanos(text: &str) -> Result<u128, String> {
@@ -61,9 +63,13 @@ fn nanos(text: &str) -> Result<u128, String> {
     let mut total = 0u128;
     let mut rest = text;
     while !rest.is_empty() {
-        let number = rest.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number = rest
+            .find(|c: char| c != '.' && !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (number, tail) = rest.split_at(number);
-        let unit = tail.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(tail.len());
+        let unit = tail
+            .find(|c: char| c == '.' || c.is_ascii_digit())
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit);
         total = total.saturating_add(scaled(number, time_unit(number, unit)?)?);
         rest = tail;
@@ -81,13 +87,19 @@ fn time_unit(number: &str, unit: &str) -> Result<u128, String> {
         return Err("not a duration".to_owned());
     }
     if unit.is_empty() {
-        return Err(format!("a duration needs a unit: `{number}s` or `{number}ms`"));
+        return Err(format!(
+            "a duration needs a unit: `{number}s` or `{number}ms`"
+        ));
     }
-    let unit = if unit == "µs" || unit == "μs" { "us" } else { unit };
+    let unit = if unit == "µs" || unit == "μs" {
+        "us"
+    } else {
+        unit
+    };
     let known = TIME_UNITS.iter().find(|(name, _)| *name == unit);
-    known.map(|(_, nanos)| *nanos).ok_or_else(|| {
-        format!("`{unit}` is no unit of time; there are ns, us, ms, s, m and h")
-    })
+    known
+        .map(|(_, nanos)| *nanos)
+        .ok_or_else(|| format!("`{unit}` is no unit of time; there are ns, us, ms, s, m and h"))
 }
 
 /// A decimal number times `unit`, exactly; more digits than the unit has are an error.
@@ -102,7 +114,11 @@ fn scaled(number: &str, unit: u128) -> Result<u128, String> {
     }
     let scale = 10u128.pow(u32::try_from(fraction.len()).unwrap_or(0));
     let whole: u128 = whole.parse().map_err(|_| "too large".to_owned())?;
-    let fraction: u128 = if fraction.is_empty() { 0 } else { fraction.parse().unwrap_or(0) };
+    let fraction: u128 = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse().unwrap_or(0)
+    };
     let parts = fraction.saturating_mul(unit);
     if parts % scale != 0 {
         return Err(format!("`{number}` is finer than its unit allows"));
@@ -123,14 +139,18 @@ pub(crate) fn range(text: &str) -> Result<Range, String> {
 
 /// `4MiB`, `8GiB`, `1500B`; a bare number counts bytes.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
-    let number = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let number = text
+        .find(|c: char| c != '.' && !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(number);
     let unit = unit.trim();
     let bytes = match SIZE_UNITS.iter().find(|(name, _)| *name == unit) {
         Some((_, bytes)) => *bytes,
         None if unit.is_empty() => 1,
         None => {
-            return Err(format!("`{unit}` is no unit of size; there are B, KiB, MiB, GiB, TiB"));
+            return Err(format!(
+                "`{unit}` is no unit of size; there are B, KiB, MiB, GiB, TiB"
+            ));
         }
     };
     let total = scaled(number, bytes)?;
@@ -216,7 +236,9 @@ pub(crate) fn show_range(range: Range) -> String {
 /// A size for a person: in the largest unit that divides it.
 pub(crate) fn show_size(bytes: u64) -> String {
     let binary = SIZE_UNITS.iter().filter(|(name, _)| name.ends_with("iB"));
-    let unit = binary.copied().find(|(_, unit)| bytes > 0 && u128::from(bytes) % unit == 0);
+    let unit = binary
+        .copied()
+        .find(|(_, unit)| bytes > 0 && u128::from(bytes) % unit == 0);
     match unit {
         Some((name, unit)) => format!("{}{name}", u128::from(bytes) / unit),
         None => format!("{bytes}B"),
@@ -247,7 +269,18 @@ mod tests {
         ] {
             assert_eq!(duration(text), Ok(value), "{text}");
         }
-        for text in ["5", "s", "", "-5s", "5 parsecs", "5s5", "1.", "0.1ns", "99999999h", "5S"] {
+        for text in [
+            "5",
+            "s",
+            "",
+            "-5s",
+            "5 parsecs",
+            "5s5",
+            "1.",
+            "0.1ns",
+            "99999999h",
+            "5S",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

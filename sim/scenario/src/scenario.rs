@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::diagnostic::{Diagnostic, LoadError, Problem, Problems, Severity, Sources, Span};
 use crate::include::{Fetch, Includer};
 use crate::plan::{Cluster, Expect, Image, Plan, Step};
-use crate::resolve::fault::{FaultDefinition, SwarmDefinition};
+use crate::resolve::fault::FaultDefinition;
+use crate::resolve::swarm::SwarmDefinition;
 use crate::yaml::{self, Node, Value};
 use crate::{expand, explain, resolve};
 
@@ -107,13 +108,19 @@ fn read(path: &Path) -> Result<String, String> {
     let file = std::fs::File::open(path).map_err(|error| plainly(&error))?;
     let mut bytes = Vec::new();
     let limit = yaml::BYTES_MAX as u64 + 1;
-    file.take(limit).read_to_end(&mut bytes).map_err(|error| plainly(&error))?;
+    file.take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| plainly(&error))?;
     if bytes.len() > yaml::BYTES_MAX {
         return Err(format!("it has more than {} bytes", yaml::BYTES_MAX));
     }
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = error.as_bytes()[..at]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
         format!("line {line} is not UTF-8 text")
     })
 }
@@ -135,7 +142,10 @@ fn unreadable(name: &str, why: &str) -> LoadError {
         place: None,
         help: None,
     };
-    LoadError { file: name.to_owned(), diagnostics: vec![diagnostic] }
+    LoadError {
+        file: name.to_owned(),
+        diagnostics: vec![diagnostic],
+    }
 }
 
 impl Scenario {
@@ -162,7 +172,12 @@ impl Scenario {
             Ok(tree) => {
                 let stack = vec![name.to_owned()];
                 let (sources, problems) = (&mut sources, &mut problems);
-                let includer = &mut Includer { fetch, sources, problems, stack };
+                let includer = &mut Includer {
+                    fetch,
+                    sources,
+                    problems,
+                    stack,
+                };
                 let mut tree = includer.expand(tree);
                 for one in overrides {
                     replace(&mut tree, one, includer.sources, includer.problems);
@@ -178,7 +193,10 @@ impl Scenario {
         let diagnostics = problems.into_diagnostics(&sources);
         match definition {
             Some(definition) if !failed => Ok(Scenario::new(name, definition, diagnostics)),
-            _ => Err(LoadError { file: name.to_owned(), diagnostics }),
+            _ => Err(LoadError {
+                file: name.to_owned(),
+                diagnostics,
+            }),
         }
     }
 
@@ -224,7 +242,10 @@ fn definition(tree: &Node, problems: &mut Problems) -> Option<Definition> {
             None
         }
         _ => {
-            let message = format!("a scenario is a mapping; this file holds {}", tree.describe());
+            let message = format!(
+                "a scenario is a mapping; this file holds {}",
+                tree.describe()
+            );
             problems.add(
                 Problem::error("scenario::syntax", tree.span, message)
                     .help("a scenario begins with `scenario: 1`"),
@@ -238,7 +259,11 @@ fn definition(tree: &Node, problems: &mut Problems) -> Option<Definition> {
 fn replace(tree: &mut Node, one: &Override, sources: &mut Sources, problems: &mut Problems) {
     let name = format!("--set {}", one.path);
     let source = sources.add(&name, &one.value);
-    let whole = Span { source, start: 0, end: one.value.len() };
+    let whole = Span {
+        source,
+        start: 0,
+        end: one.value.len(),
+    };
     let value = match yaml::parse(&one.value, source) {
         Ok(value) => value,
         Err(problem) => return problems.add(problem),
@@ -268,8 +293,15 @@ fn descend<'t>(node: &'t mut Node, key: &str, span: Span) -> Result<&'t mut Node
         Value::Map(entries) => {
             let found = entries.iter().position(|entry| entry.key == key);
             let index = found.unwrap_or_else(|| {
-                let value = Node { span, value: Value::Null };
-                entries.push(yaml::Entry { key: key.to_owned(), key_span: span, value });
+                let value = Node {
+                    span,
+                    value: Value::Null,
+                };
+                entries.push(yaml::Entry {
+                    key: key.to_owned(),
+                    key_span: span,
+                    value,
+                });
                 entries.len() - 1
             });
             Ok(&mut entries[index].value)
@@ -281,6 +313,8 @@ fn descend<'t>(node: &'t mut Node, key: &str, span: Span) -> Result<&'t mut Node
                 .and_then(|index| items.get_mut(index))
                 .ok_or_else(|| format!("`{key}` is no position in a list of {length}"))
         }
-        _ => Err(format!("what is before `{key}` is neither a mapping nor a list")),
+        _ => Err(format!(
+            "what is before `{key}` is neither a mapping nor a list"
+        )),
     }
 }

@@ -84,10 +84,14 @@ impl Definitions {
         meaning: &str,
         fields: impl Iterator<Item = &'f Field> + Clone,
     ) -> Value {
-        let required: Vec<&str> =
-            fields.clone().filter(|field| field.required).map(|field| field.name).collect();
-        let properties: Map<String, Value> =
-            fields.map(|field| (field.name.to_owned(), self.field(field))).collect();
+        let required: Vec<&str> = fields
+            .clone()
+            .filter(|field| field.required)
+            .map(|field| field.name)
+            .collect();
+        let properties: Map<String, Value> = fields
+            .map(|field| (field.name.to_owned(), self.field(field)))
+            .collect();
         json!({
             "description": meaning,
             "type": "object",
@@ -107,7 +111,10 @@ impl Definitions {
         } else {
             format!(" (default: {})", field.default)
         };
-        merge(&mut schema, json!({ "description": format!("{}{default}", field.meaning) }));
+        merge(
+            &mut schema,
+            json!({ "description": format!("{}{default}", field.meaning) }),
+        );
         schema
     }
 

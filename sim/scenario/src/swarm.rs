@@ -11,16 +11,22 @@ use crate::draw::{Draws, Stream};
 use crate::expand::{partition, some_of};
 use crate::faults::{CALLS, FaultInfo, RUNTIME_EVENTS};
 use crate::plan::{Action, Direction, Fault, Range, Target, Trigger};
-use crate::resolve::fault::{ShapeDefinition, SwarmDefinition};
+use crate::resolve::fault::ShapeDefinition;
+use crate::resolve::swarm::SwarmDefinition;
 use crate::resolve::target::Mode;
 use crate::scenario::Definition;
 
 /// The swarm's faults for a seed, in time order.
 pub(crate) fn faults(swarm: &SwarmDefinition, definition: &Definition, draws: Draws) -> Vec<Fault> {
     let actions = subset(&swarm.actions, &mut draws.stream("swarm", "actions"));
-    let total = number(swarm, definition.horizon, &mut draws.stream("swarm", "rate"));
-    let mut times: Vec<Duration> =
-        (0..total).map(|index| time(index, definition.horizon, draws)).collect();
+    let total = number(
+        swarm,
+        definition.horizon,
+        &mut draws.stream("swarm", "rate"),
+    );
+    let mut times: Vec<Duration> = (0..total)
+        .map(|index| time(index, definition.horizon, draws))
+        .collect();
     times.sort_unstable();
     times
         .into_iter()
@@ -52,8 +58,13 @@ fn number(swarm: &SwarmDefinition, horizon: Duration, stream: &mut Stream) -> u6
 
 /// Within the horizon, but not in its first tenth: a cluster that never came up is no test.
 fn time(index: u64, horizon: Duration, draws: Draws) -> Duration {
-    let range = Range { min: horizon / 10, max: horizon - horizon / 20 };
-    draws.stream("swarm", &format!("time-{index}")).duration(range)
+    let range = Range {
+        min: horizon / 10,
+        max: horizon - horizon / 20,
+    };
+    draws
+        .stream("swarm", &format!("time-{index}"))
+        .duration(range)
 }
 
 fn fault(
@@ -89,7 +100,11 @@ fn target(info: &FaultInfo, definition: &Definition, stream: &mut Stream) -> Opt
     }
     if info.targets == ["task"] {
         let take = u32::try_from(stream.between(1, 2)).unwrap_or(1);
-        return Some(Target::Tasks { service: None, take, draw: stream.any() });
+        return Some(Target::Tasks {
+            service: None,
+            take,
+            draw: stream.any(),
+        });
     }
     let forgets = matches!(info.action, "wipe" | "disk-lies" | "bit-rot");
     if forgets || info.targets.contains(&"runtime") {
@@ -104,8 +119,15 @@ fn target(info: &FaultInfo, definition: &Definition, stream: &mut Stream) -> Opt
 
 /// All managers and agents, or the agents alone.
 fn node_ids(definition: &Definition, managers: bool) -> Vec<NodeId> {
-    let agents = (1..).map(NodeId::agent).zip(&definition.cluster.agents).map(|(id, _)| id);
-    let count = if managers { definition.cluster.managers } else { 0 };
+    let agents = (1..)
+        .map(NodeId::agent)
+        .zip(&definition.cluster.agents)
+        .map(|(id, _)| id);
+    let count = if managers {
+        definition.cluster.managers
+    } else {
+        0
+    };
     (1..=count).map(NodeId::manager).chain(agents).collect()
 }
 
@@ -136,7 +158,9 @@ fn drawn_partition(
     definition: &Definition,
     stream: &mut Stream,
 ) -> (Action, Target) {
-    let managers: Vec<NodeId> = (1..=definition.cluster.managers).map(NodeId::manager).collect();
+    let managers: Vec<NodeId> = (1..=definition.cluster.managers)
+        .map(NodeId::manager)
+        .collect();
     let all = node_ids(definition, true);
     let (shape, pool) = match stream.below(6) {
         0 if managers.len() >= 3 => (ShapeDefinition::MajoritiesRing, Target::Nodes(managers)),
@@ -144,13 +168,27 @@ fn drawn_partition(
         2 if all.len() >= 2 => (ShapeDefinition::RandomHalves, Target::Nodes(all)),
         _ => (ShapeDefinition::Isolate, target),
     };
-    let direction = stream.pick(&[Direction::Both, Direction::Both, Direction::From, Direction::To]);
+    let direction = stream.pick(&[
+        Direction::Both,
+        Direction::Both,
+        Direction::From,
+        Direction::To,
+    ]);
     let (shape, target) = partition(&shape, pool, stream);
-    (Action::Partition { shape, direction: direction.unwrap_or(Direction::Both) }, target)
+    (
+        Action::Partition {
+            shape,
+            direction: direction.unwrap_or(Direction::Both),
+        },
+        target,
+    )
 }
 
 fn millis(min: u64, max: u64) -> Range {
-    Range { min: Duration::from_millis(min), max: Duration::from_millis(max) }
+    Range {
+        min: Duration::from_millis(min),
+        max: Duration::from_millis(max),
+    }
 }
 
 /// A range that begins at zero and ends at a drawn moment.
@@ -170,20 +208,30 @@ fn machine(name: &str, stream: &mut Stream) -> Option<Action> {
     Some(match name {
         "process-exit" => Action::ProcessExit,
         "process-kill" => Action::ProcessKill,
-        "power-loss" => Action::PowerLoss { torn: stream.percent(50) },
+        "power-loss" => Action::PowerLoss {
+            torn: stream.percent(50),
+        },
         "wipe" => Action::Wipe,
         "pause" => Action::Pause,
-        "slow-cpu" => Action::SlowCpu { factor: small(stream, 2, 100) },
+        "slow-cpu" => Action::SlowCpu {
+            factor: small(stream, 2, 100),
+        },
         "clock-jump" => {
             let nanos = i64::try_from(stream.between(1, 3_600_000)).unwrap_or(1) * 1_000_000;
-            Action::ClockJump { by_ns: nanos * sign(stream) }
+            Action::ClockJump {
+                by_ns: nanos * sign(stream),
+            }
         }
         "clock-drift" => {
             let ppm = i64::try_from(stream.between(10, 50_000)).unwrap_or(10);
-            Action::ClockDrift { ppm: ppm * sign(stream) }
+            Action::ClockDrift {
+                ppm: ppm * sign(stream),
+            }
         }
         "disk-full" => Action::DiskFull,
-        "disk-slow" => Action::DiskSlow { by: up_to(500, stream) },
+        "disk-slow" => Action::DiskSlow {
+            by: up_to(500, stream),
+        },
         "disk-error" => Action::DiskError,
         "disk-lies" => Action::DiskLies,
         "bit-rot" => Action::BitRot { draw: stream.any() },
@@ -193,17 +241,25 @@ fn machine(name: &str, stream: &mut Stream) -> Option<Action> {
 
 fn link(name: &str, stream: &mut Stream) -> Option<Action> {
     Some(match name {
-        "link-delay" => Action::LinkDelay { by: up_to(2_000, stream) },
-        "link-loss" => Action::LinkLoss { percent: small(stream, 1, 50) },
-        "link-duplicate" => Action::LinkDuplicate { percent: small(stream, 1, 50) },
+        "link-delay" => Action::LinkDelay {
+            by: up_to(2_000, stream),
+        },
+        "link-loss" => Action::LinkLoss {
+            percent: small(stream, 1, 50),
+        },
+        "link-duplicate" => Action::LinkDuplicate {
+            percent: small(stream, 1, 50),
+        },
         "link-reorder" => Action::LinkReorder {
             percent: small(stream, 1, 50),
             by: Duration::from_millis(stream.between(1, 500)),
         },
-        "link-corrupt" => Action::LinkCorrupt { percent: small(stream, 1, 20) },
-        "link-bandwidth" => {
-            Action::LinkBandwidth { bytes_per_second: stream.between(1, 64) << 10 }
-        }
+        "link-corrupt" => Action::LinkCorrupt {
+            percent: small(stream, 1, 20),
+        },
+        "link-bandwidth" => Action::LinkBandwidth {
+            bytes_per_second: stream.between(1, 64) << 10,
+        },
         "link-hold" => Action::LinkHold,
         _ => return None,
     })
@@ -217,13 +273,22 @@ fn registry(name: &str, stream: &mut Stream) -> Option<Action> {
         ErrorClass::Unavailable,
     ];
     Some(match name {
-        "registry-error" => {
-            Action::RegistryError { class: stream.pick(&classes)?, count: count(stream) }
-        }
-        "registry-slow" => Action::RegistrySlow { bytes_per_second: stream.between(16, 4_096) << 10 },
-        "registry-stall" => Action::RegistryStall { after_bytes: stream.between(0, 8) << 20 },
-        "registry-truncate" => Action::RegistryTruncate { count: count(stream) },
-        "registry-wrong-digest" => Action::RegistryWrongDigest { count: count(stream) },
+        "registry-error" => Action::RegistryError {
+            class: stream.pick(&classes)?,
+            count: count(stream),
+        },
+        "registry-slow" => Action::RegistrySlow {
+            bytes_per_second: stream.between(16, 4_096) << 10,
+        },
+        "registry-stall" => Action::RegistryStall {
+            after_bytes: stream.between(0, 8) << 20,
+        },
+        "registry-truncate" => Action::RegistryTruncate {
+            count: count(stream),
+        },
+        "registry-wrong-digest" => Action::RegistryWrongDigest {
+            count: count(stream),
+        },
         "registry-moved-tag" => Action::RegistryMovedTag,
         _ => return None,
     })
@@ -231,51 +296,77 @@ fn registry(name: &str, stream: &mut Stream) -> Option<Action> {
 
 /// A few, or all while in force.
 fn count(stream: &mut Stream) -> Option<u32> {
-    if stream.percent(50) { Some(small(stream, 1, 5)) } else { None }
+    if stream.percent(50) {
+        Some(small(stream, 1, 5))
+    } else {
+        None
+    }
 }
 
 fn runtime(name: &str, stream: &mut Stream) -> Option<Action> {
     let call = |stream: &mut Stream| {
-        if stream.percent(30) { None } else { stream.pick(CALLS).map(str::to_owned) }
+        if stream.percent(30) {
+            None
+        } else {
+            stream.pick(CALLS).map(str::to_owned)
+        }
     };
     let event = |stream: &mut Stream| stream.pick(RUNTIME_EVENTS).unwrap_or("exit").to_owned();
-    let classes = [ErrorClass::Unavailable, ErrorClass::Unknown, ErrorClass::DeadlineExceeded];
+    let classes = [
+        ErrorClass::Unavailable,
+        ErrorClass::Unknown,
+        ErrorClass::DeadlineExceeded,
+    ];
     Some(match name {
         "runtime-error" => Action::RuntimeError {
             call: call(stream),
             class: stream.pick(&classes)?,
             count: count(stream),
         },
-        "runtime-delay" => {
-            Action::RuntimeDelay { call: call(stream), by: up_to(15_000, stream) }
-        }
+        "runtime-delay" => Action::RuntimeDelay {
+            call: call(stream),
+            by: up_to(15_000, stream),
+        },
         "runtime-hang" => Action::RuntimeHang { call: call(stream) },
         "runtime-lost-reply" => Action::RuntimeLostReply {
             call: stream.pick(CALLS)?.to_owned(),
             count: small(stream, 1, 3),
         },
-        "runtime-event-drop" => {
-            Action::RuntimeEventDrop { event: event(stream), count: count(stream) }
-        }
-        "runtime-event-duplicate" => {
-            Action::RuntimeEventDuplicate { event: event(stream), count: count(stream) }
-        }
+        "runtime-event-drop" => Action::RuntimeEventDrop {
+            event: event(stream),
+            count: count(stream),
+        },
+        "runtime-event-duplicate" => Action::RuntimeEventDuplicate {
+            event: event(stream),
+            count: count(stream),
+        },
         "runtime-event-delay" => Action::RuntimeEventDelay {
             event: event(stream),
             by: up_to(10_000, stream),
             count: count(stream),
         },
-        "exit-before-start" => {
-            Action::ExitBeforeStart { count: small(stream, 1, 3), code: exit_code(stream) }
-        }
-        "exit-code-lost" => Action::ExitCodeLost { count: small(stream, 1, 3) },
-        "exit-time-missing" => Action::ExitTimeMissing { count: small(stream, 1, 3) },
+        "exit-before-start" => Action::ExitBeforeStart {
+            count: small(stream, 1, 3),
+            code: exit_code(stream),
+        },
+        "exit-code-lost" => Action::ExitCodeLost {
+            count: small(stream, 1, 3),
+        },
+        "exit-time-missing" => Action::ExitTimeMissing {
+            count: small(stream, 1, 3),
+        },
         "kill-dead-errors" => Action::KillDeadErrors,
         "monitor-kill" => Action::MonitorKill,
-        "daemon-restart" => Action::DaemonRestart { keeps_state: stream.percent(70) },
-        "empty-listing" => Action::EmptyListing { count: count(stream) },
+        "daemon-restart" => Action::DaemonRestart {
+            keeps_state: stream.percent(70),
+        },
+        "empty-listing" => Action::EmptyListing {
+            count: count(stream),
+        },
         "orphan" => Action::Orphan,
-        "task-exit" => Action::TaskExit { code: exit_code(stream) },
+        "task-exit" => Action::TaskExit {
+            code: exit_code(stream),
+        },
         "task-oom" => Action::TaskOom,
         "task-unhealthy" => Action::TaskUnhealthy,
         _ => return None,

@@ -11,6 +11,9 @@ use crate::diagnostic::{Problem, Span};
 /// Largest file that is read: a hundred times the largest scenario that makes sense.
 pub(crate) const BYTES_MAX: usize = 1 << 20;
 
+/// Deepest nesting: a scenario nests six deep.
+const DEPTH_MAX: usize = 32;
+
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
@@ -103,14 +106,25 @@ impl Node {
 pub(crate) fn shortened(text: &str) -> String {
     let line = text.lines().next().unwrap_or("");
     let short: String = line.chars().take(40).collect();
-    if short.len() < text.trim_end().len() { format!("{short}...") } else { short }
+    if short.len() < text.trim_end().len() {
+        format!("{short}...")
+    } else {
+        short
+    }
 }
 
 /// Parses one document.
 pub(crate) fn parse(text: &str, source: u32) -> Result<Node, Problem> {
-    let whole = Span { source, start: 0, end: 0 };
+    let whole = Span {
+        source,
+        start: 0,
+        end: 0,
+    };
     if text.len() > BYTES_MAX {
-        let message = format!("the file has {} bytes; at most {BYTES_MAX} are read", text.len());
+        let message = format!(
+            "the file has {} bytes; at most {BYTES_MAX} are read",
+            text.len()
+        );
         return Err(Problem::error("scenario::too-large", whole, message)
             .label("this file")
             .help("split what is shared into files of their own and `include` them"));
@@ -118,10 +132,19 @@ pub(crate) fn parse(text: &str, source: u32) -> Result<Node, Problem> {
     if let Some(problem) = find_tab(text, source) {
         return Err(problem);
     }
-    let offset = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+    let offset = if text.starts_with('\u{feff}') {
+        '\u{feff}'.len_utf8()
+    } else {
+        0
+    };
     let body = &text[offset..];
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(body, options()) {
-        Ok(raw) => Ok(Tree { text, offset, source }.node(raw)),
+        Ok(raw) => Ok(Tree {
+            text,
+            offset,
+            source,
+        }
+        .node(raw)),
         Err(error) => Err(syntax_problem(&error, text, offset, source)),
     }
 }
@@ -131,13 +154,13 @@ pub(crate) fn parse(text: &str, source: u32) -> Result<Node, Problem> {
 fn options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! {
-            max_depth: 32,
-            flow_nesting_limit: 32,
+            max_depth: DEPTH_MAX,
+            flow_nesting_limit: DEPTH_MAX,
             max_nodes: 100_000,
             max_events: 300_000,
             max_aliases: 1_000,
             max_anchors: 1_000,
-            max_documents: 1,
+            max_documents: 4,
         },
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: 20_000,
@@ -159,7 +182,11 @@ fn find_tab(text: &str, source: u32) -> Option<Problem> {
         if let Some(tab) = indent.find('\t')
             && !content.trim_end().is_empty()
         {
-            let span = Span { source, start: start + tab, end: start + tab + 1 };
+            let span = Span {
+                source,
+                start: start + tab,
+                end: start + tab + 1,
+            };
             return Some(
                 Problem::error("scenario::syntax", span, "a tab cannot indent YAML")
                     .label("this tab")
@@ -171,19 +198,21 @@ fn find_tab(text: &str, source: u32) -> Option<Problem> {
     None
 }
 
-fn syntax_problem(
-    error: &serde_saphyr::Error,
-    text: &str,
-    offset: usize,
-    source: u32,
-) -> Problem {
+fn syntax_problem(error: &serde_saphyr::Error, text: &str, offset: usize, source: u32) -> Problem {
     let error = error.without_snippet();
     let location = error.location();
-    let span = location.map_or(Span { source, start: 0, end: 0 }, |location| {
-        span_of(&location, text, offset, source)
-    });
+    let span = location.map_or(
+        Span {
+            source,
+            start: 0,
+            end: 0,
+        },
+        |location| span_of(&location, text, offset, source),
+    );
     let (message, label, help) = explained(error);
-    Problem::error("scenario::syntax", span, message).label(label).maybe_help(help)
+    Problem::error("scenario::syntax", span, message)
+        .label(label)
+        .maybe_help(help)
 }
 
 /// Our words for the mistakes that happen often; the parser's words for the rest.
@@ -194,31 +223,72 @@ fn explained(error: &serde_saphyr::Error) -> (String, String, Option<String>) {
         Error::DuplicateMappingKey { key, .. } => {
             let key = key.as_deref().unwrap_or("this key");
             let help = "remove one of them, or rename it".to_owned();
-            (format!("`{key}` is given twice"), "for the second time".to_owned(), Some(help))
+            (
+                format!("`{key}` is given twice"),
+                "for the second time".to_owned(),
+                Some(help),
+            )
         }
         Error::Eof { .. } => {
             let help = "a scenario begins with `scenario: 1`".to_owned();
-            ("the file is empty".to_owned(), "nothing here".to_owned(), Some(help))
+            (
+                "the file is empty".to_owned(),
+                "nothing here".to_owned(),
+                Some(help),
+            )
         }
         Error::MultipleDocuments { .. } => {
             let help = "one file describes one scenario: remove the `---`".to_owned();
-            ("there is a second document".to_owned(), "it begins here".to_owned(), Some(help))
+            (
+                "there is a second document".to_owned(),
+                "it begins here".to_owned(),
+                Some(help),
+            )
         }
-        Error::Budget { .. }
-        | Error::AliasReplayLimitExceeded { .. }
+        Error::AliasError { error, .. } => explained(error),
+        Error::AliasReplayLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. } => {
-            let help = "a scenario needs little nesting and few aliases".to_owned();
-            (format!("the file is too big to read: {words}"), "here".to_owned(), Some(help))
+            let help = "a scenario needs few aliases".to_owned();
+            let message = "the aliases of this file repeat too much".to_owned();
+            (message, "too much by here".to_owned(), Some(help))
         }
-        _ => (format!("this is not valid YAML: {words}"), "near here".to_owned(), None),
+        _ if words.contains("Depth {") || words.contains("recursion limit") => {
+            let message = format!("this is nested more than {DEPTH_MAX} deep");
+            (
+                message,
+                "too deep".to_owned(),
+                Some("a scenario needs little nesting".to_owned()),
+            )
+        }
+        Error::Budget { .. } => {
+            let help = "split what is shared into files of their own and `include` them";
+            (
+                "this file holds too much".to_owned(),
+                "too much by here".to_owned(),
+                Some(help.to_owned()),
+            )
+        }
+        _ => {
+            let help = words
+                .contains("mapping values are not allowed")
+                .then(|| "a text that contains `: ` needs quotes".to_owned());
+            (
+                format!("this is not valid YAML: {words}"),
+                "near here".to_owned(),
+                help,
+            )
+        }
     }
 }
 
 /// Drops the parser's own `at line 3, column 4`: the place is shown anyway.
 fn without_location(words: &str) -> String {
     let words = words.lines().next().unwrap_or("").trim();
-    let cut = words.rfind(" at line ").or_else(|| words.rfind(" (line ")).unwrap_or(words.len());
+    let cut = words
+        .find(" at line ")
+        .or_else(|| words.find(" (line "))
+        .unwrap_or(words.len());
     words[..cut].trim_end_matches([',', ':', ' ']).to_owned()
 }
 
@@ -231,7 +301,11 @@ fn span_of(location: &Location, text: &str, offset: usize, source: u32) -> Span 
     };
     let start = floor(text, start);
     let length = index(span.byte_len().unwrap_or(0));
-    Span { source, start, end: floor(text, start.saturating_add(length)) }
+    Span {
+        source,
+        start,
+        end: floor(text, start.saturating_add(length)),
+    }
 }
 
 /// The byte at a line and column, both counted from 1.
@@ -239,7 +313,11 @@ fn offset_of(text: &str, line: u64, column: u64) -> usize {
     let skip = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
     let before: usize = text.split_inclusive('\n').take(skip).map(str::len).sum();
     let inside = usize::try_from(column.saturating_sub(1)).unwrap_or(usize::MAX);
-    let rest: usize = text[before..].chars().take(inside).map(char::len_utf8).sum();
+    let rest: usize = text[before..]
+        .chars()
+        .take(inside)
+        .map(char::len_utf8)
+        .sum();
     before + rest
 }
 
@@ -303,7 +381,9 @@ impl<'de> Visitor<'de> for RawVisitor {
         Ok(Raw::Scalar(Some(text.to_owned())))
     }
     fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Raw, E> {
-        Ok(Raw::Scalar(Some(String::from_utf8_lossy(bytes).into_owned())))
+        Ok(Raw::Scalar(Some(
+            String::from_utf8_lossy(bytes).into_owned(),
+        )))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Raw, A::Error> {
@@ -339,10 +419,16 @@ impl Tree<'_> {
             Raw::Scalar(text) => self.scalar(text, defined),
             Raw::List(items) => Value::List(items.into_iter().map(|raw| self.node(raw)).collect()),
             Raw::Map(entries) => Value::Map(
-                entries.into_iter().map(|(key, value)| self.entry(key, value)).collect(),
+                entries
+                    .into_iter()
+                    .map(|(key, value)| self.entry(key, value))
+                    .collect(),
             ),
         };
-        Node { span: self.span(&raw.referenced), value }
+        Node {
+            span: self.span(&raw.referenced),
+            value,
+        }
     }
 
     fn entry(&self, key: Spanned<String>, value: Spanned<Raw>) -> Entry {
@@ -352,11 +438,19 @@ impl Tree<'_> {
             // An absent value has no place of its own; its key has.
             value.span = key_span;
         }
-        Entry { key: key.value, key_span, value }
+        Entry {
+            key: key.value,
+            key_span,
+            value,
+        }
     }
 
     fn scalar(&self, text: Option<String>, defined: Span) -> Value {
-        let written = self.text.get(defined.start..defined.end).unwrap_or("").trim_end();
+        let written = self
+            .text
+            .get(defined.start..defined.end)
+            .unwrap_or("")
+            .trim_end();
         let plain = !written.starts_with(['"', '\'', '|', '>']);
         let text = text.unwrap_or_else(|| written.to_owned());
         Value::Scalar { text, plain }
@@ -381,7 +475,10 @@ mod tests {
         let tree = parse(text, 0).unwrap();
         assert_eq!(tree.get("a").unwrap().text(), Some("0x1a2b"));
         let items = tree.get("b").unwrap().items();
-        assert_eq!(items.iter().map(|n| n.text().unwrap()).collect::<Vec<_>>(), ["5s", "x y", "0.5"]);
+        assert_eq!(
+            items.iter().map(|n| n.text().unwrap()).collect::<Vec<_>>(),
+            ["5s", "x y", "0.5"]
+        );
         assert_eq!(text_at(text, &items[1]), "'x y'");
         let key = tree.entry("on").unwrap().key_span;
         assert_eq!(&text[key.start..key.end], "on");

@@ -1,10 +1,10 @@
 //! Types of expressions: finds unknown names, wrong types and values that no field ever has. Says
 //! nothing of what is true; `evaluate` does.
 
+use cel::IdedExpr;
 use cel::Program;
 use cel::common::ast::operators as op;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr};
-use cel::IdedExpr;
 use wavetank_trace::view::EVENT_KINDS;
 
 use super::vocabulary::{FUNCTIONS, FieldType, Form, RecordType, VOCABULARY, values_of};
@@ -79,21 +79,35 @@ impl Type {
 }
 
 /// Checks a program for its scope.
-pub(super) fn check(program: &Program, scope: Scope) -> Result<Report, Remark> {
-    let mut checker =
-        Checker { program, scope, bound: Vec::new(), doubts: Vec::new(), names: Vec::new() };
+pub(super) fn check(program: &Program, source: &str, scope: Scope) -> Result<Report, Remark> {
+    let mut checker = Checker {
+        program,
+        source: source.chars().collect(),
+        scope,
+        bound: Vec::new(),
+        doubts: Vec::new(),
+        names: Vec::new(),
+    };
     let root = program.expression();
     let result = checker.visit(root)?;
     if !result.is_bool() {
         let message = format!("this is {}, not true or false", result.name());
         let help = Some("compare it with something: `... == 4`".to_owned());
-        return Err(Remark { message, place: None, help });
+        return Err(Remark {
+            message,
+            place: None,
+            help,
+        });
     }
-    Ok(Report { doubts: checker.doubts, names: checker.names })
+    Ok(Report {
+        doubts: checker.doubts,
+        names: checker.names,
+    })
 }
 
 struct Checker<'p> {
     program: &'p Program,
+    source: Vec<char>,
     scope: Scope,
     /// Variables of the macros around, innermost last.
     bound: Vec<(String, Type)>,
@@ -132,7 +146,11 @@ impl Checker<'_> {
     }
 
     fn error(&self, node: &IdedExpr, message: impl Into<String>, help: Option<String>) -> Remark {
-        Remark { message: message.into(), place: self.place(node), help }
+        Remark {
+            message: message.into(),
+            place: self.place(node),
+            help,
+        }
     }
 
     /// First character of a node's own token and how many it has.
@@ -140,6 +158,35 @@ impl Checker<'_> {
         let (start, stop) = self.program.source_info().offset_for(node.id)?;
         let (start, stop) = (usize::try_from(start).ok()?, usize::try_from(stop).ok()?);
         Some((start, stop.saturating_sub(start) + 1))
+    }
+
+    /// An error about a name that stands right before or after a node's token: a call's token is
+    /// its parenthesis, a field's its dot.
+    fn name_error(
+        &self,
+        node: &IdedExpr,
+        name: &str,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) -> Remark {
+        let length = name.chars().count();
+        let is_name = |first: &usize| {
+            let found = self.source.get(*first..*first + length);
+            found.is_some_and(|found| found.iter().copied().eq(name.chars()))
+        };
+        let place = self.place(node).map(|(at, count)| {
+            let beside = [Some(at), Some(at + 1), at.checked_sub(length)];
+            beside
+                .into_iter()
+                .flatten()
+                .find(is_name)
+                .map_or((at, count), |at| (at, length))
+        });
+        Remark {
+            message: message.into(),
+            place,
+            help,
+        }
     }
 
     fn variable(&mut self, node: &IdedExpr, name: &str) -> Result<Type, Remark> {
@@ -194,7 +241,7 @@ impl Checker<'_> {
                 let message = format!("{} has no field `{}`", other.name(), select.field);
                 let help = matches!(other, Type::List(_))
                     .then(|| format!("say it of each: `.exists(x, x.{})`", select.field));
-                return Err(self.error(node, message, help));
+                return Err(self.name_error(node, &select.field, message, help));
             }
         };
         Ok(if select.test { Type::Bool } else { found })
@@ -207,7 +254,8 @@ impl Checker<'_> {
             None => {
                 let names = fields.iter().map(|fact| fact.name);
                 let help = hint(field, "its fields are", names);
-                Err(self.error(node, format!("a {record} has no field `{field}`"), help))
+                let message = format!("a {record} has no field `{field}`");
+                Err(self.name_error(node, field, message, help))
             }
         }
     }
@@ -260,7 +308,11 @@ impl Checker<'_> {
         if found.is_number() {
             return Ok(found);
         }
-        Err(self.error(node, format!("this is {}, not a number", found.name()), None))
+        Err(self.error(
+            node,
+            format!("this is {}, not a number", found.name()),
+            None,
+        ))
     }
 
     fn equality(
@@ -281,7 +333,9 @@ impl Checker<'_> {
 
     /// A text that is none of the values that the other side can have.
     fn doubt_value(&mut self, values: &Type, node: &IdedExpr) {
-        let Type::Text(Some(values)) = values else { return };
+        let Type::Text(Some(values)) = values else {
+            return;
+        };
         let Some(text) = text_of(node) else { return };
         if values.contains(&text) {
             return;
@@ -292,7 +346,11 @@ impl Checker<'_> {
             None => format!("the values are: {}", crate::diagnostic::listed(values)),
         };
         let message = format!("no value is ever `{text}`");
-        self.doubts.push(Remark { message, place: self.place(node), help: Some(help) });
+        self.doubts.push(Remark {
+            message,
+            place: self.place(node),
+            help: Some(help),
+        });
     }
 
     fn order(
@@ -306,7 +364,11 @@ impl Checker<'_> {
             return Ok(Type::Bool);
         }
         let message = format!("{} is compared with {}", a.name(), b.name());
-        Err(self.error(node, message, Some("compare numbers with numbers".to_owned())))
+        Err(self.error(
+            node,
+            message,
+            Some("compare numbers with numbers".to_owned()),
+        ))
     }
 
     fn arithmetic(
@@ -341,7 +403,9 @@ impl Checker<'_> {
         match self.visit(list)? {
             Type::List(element) if element.comparable(&found) => {
                 if let Expr::List(list) = &list.expr {
-                    list.elements.iter().for_each(|element| self.doubt_value(&found, element));
+                    list.elements
+                        .iter()
+                        .for_each(|element| self.doubt_value(&found, element));
                 }
                 Ok(Type::Bool)
             }
@@ -376,18 +440,18 @@ impl Checker<'_> {
         }
     }
 
-    fn function(
-        &mut self,
-        node: &IdedExpr,
-        name: &str,
-        args: &[IdedExpr],
-    ) -> Result<Type, Remark> {
+    fn function(&mut self, node: &IdedExpr, name: &str, args: &[IdedExpr]) -> Result<Type, Remark> {
         let cluster = !matches!(self.scope, Scope::Event(_));
-        let lookups = VOCABULARY.iter().filter(|term| cluster && term.form == Form::Lookup);
+        let lookups = VOCABULARY
+            .iter()
+            .filter(|term| cluster && term.form == Form::Lookup);
         if let Some(term) = lookups.clone().find(|term| term.name == name) {
             return self.lookup(node, term.name, term.record, args);
         }
-        let types = args.iter().map(|arg| self.visit(arg)).collect::<Result<Vec<_>, _>>()?;
+        let types = args
+            .iter()
+            .map(|arg| self.visit(arg))
+            .collect::<Result<Vec<_>, _>>()?;
         match (name, types.as_slice()) {
             ("size", [Type::List(_) | Type::Map(_) | Type::Text(_) | Type::Any])
             | ("int", [Type::Int | Type::Double | Type::Text(_) | Type::Any]) => Ok(Type::Int),
@@ -397,7 +461,7 @@ impl Checker<'_> {
                 let known = FUNCTIONS.iter().map(|function| function.name);
                 let known: Vec<&str> = known.chain(lookups.map(|term| term.name)).collect();
                 let help = hint(name, "the functions are", known);
-                Err(self.error(node, format!("there is no function `{name}`"), help))
+                Err(self.name_error(node, name, format!("there is no function `{name}`"), help))
             }
         }
     }
@@ -426,7 +490,11 @@ impl Checker<'_> {
         }
         if let Some(name) = text_of(arg) {
             let name = name.to_owned();
-            self.names.push(Named { function, name, place: self.place(arg) });
+            self.names.push(Named {
+                function,
+                name,
+                place: self.place(arg),
+            });
         }
         Ok(Type::Record(record.name))
     }
@@ -441,10 +509,15 @@ impl Checker<'_> {
         if !FUNCTIONS.iter().any(|function| function.name == name) {
             let known = FUNCTIONS.iter().map(|function| function.name);
             let help = hint(name, "the functions are", known);
-            return Err(self.error(node, format!("there is no function `{name}`"), help));
+            let message = format!("there is no function `{name}`");
+            return Err(self.name_error(node, name, message, help));
         }
         let of = self.visit(target)?;
-        let types = call.args.iter().map(|arg| self.visit(arg)).collect::<Result<Vec<_>, _>>()?;
+        let types = call
+            .args
+            .iter()
+            .map(|arg| self.visit(arg))
+            .collect::<Result<Vec<_>, _>>()?;
         match (name, of.is_text(), types.as_slice()) {
             ("contains" | "startsWith" | "endsWith" | "matches", true, [arg]) if arg.is_text() => {
                 Ok(Type::Bool)
@@ -473,7 +546,11 @@ impl Checker<'_> {
         self.visit(&macros.loop_cond)?;
         let step = self.visit(&macros.loop_step)?;
         // A list grows from an empty one, whose elements say nothing yet.
-        let built = if matches!(start, Type::List(_)) { step } else { start };
+        let built = if matches!(start, Type::List(_)) {
+            step
+        } else {
+            start
+        };
         self.bound.truncate(depth);
         self.bound.push((macros.accu_var.clone(), built));
         let result = self.visit(&macros.result);
@@ -509,5 +586,8 @@ fn field_type(record: &str, field: &str, kind: FieldType) -> Type {
 }
 
 fn record_named(name: &str) -> Option<&'static RecordType> {
-    VOCABULARY.iter().map(|term| term.record).find(|record| record.name == name)
+    VOCABULARY
+        .iter()
+        .map(|term| term.record)
+        .find(|record| record.name == name)
 }

@@ -27,7 +27,10 @@ impl Expression {
         self.add_lookups(&mut context, facts)?;
         match self.program.execute(&context) {
             Ok(CelValue::Bool(truth)) => Ok(truth),
-            Ok(other) => Err(format!("`{}` yields {other:?}, not true or false", self.source)),
+            Ok(other) => Err(format!(
+                "`{}` yields {other:?}, not true or false",
+                self.source
+            )),
             Err(error) if is_about_null(&error) => Ok(false),
             Err(error) => Err(format!("`{}` cannot be evaluated: {error}", self.source)),
         }
@@ -36,7 +39,10 @@ impl Expression {
     /// The value of a variable of the vocabulary; `None` for the variables of macros.
     fn variable(&self, name: &str, fact: Option<&Value>) -> Option<CelValue> {
         if let Scope::Event(kind) = self.scope {
-            let field = EVENT_KINDS[kind].fields.iter().any(|(field, _)| *field == name);
+            let field = EVENT_KINDS[kind]
+                .fields
+                .iter()
+                .any(|(field, _)| *field == name);
             return field.then(|| fact.map_or(CelValue::Null, convert));
         }
         let terms = VOCABULARY.iter().filter(|term| term.form != Form::Lookup);
@@ -76,28 +82,39 @@ impl Expression {
             let lookup = move |name: Arc<String>| -> CelValue {
                 entries.get(name.as_str()).unwrap_or(&missing).clone()
             };
-            context.add_function(term.name, lookup).map_err(|error| error.to_string())?;
+            context
+                .add_function(term.name, lookup)
+                .map_err(|error| error.to_string())?;
         }
         Ok(())
     }
 }
 
-/// A record with all its fields: what is missing is zero for numbers of services, else absent.
+/// A record with all its fields: what is missing of services and leases is zero, false or empty;
+/// what is missing of others is absent.
 fn record(of: &RecordType, item: Option<&Value>) -> CelValue {
     let absent = |kind: FieldType| match kind {
         FieldType::Int if of.zeros => CelValue::Int(0),
         FieldType::Bool if of.zeros => CelValue::Bool(false),
+        FieldType::Text if of.zeros => CelValue::String(Arc::default()),
         _ => CelValue::Null,
     };
     let field = |fact: &super::vocabulary::Fact| {
-        let value = item.and_then(|item| item.get(fact.name)).filter(|value| !value.is_null());
-        (Key::from(fact.name), value.map_or_else(|| absent(fact.kind), convert))
+        let value = item
+            .and_then(|item| item.get(fact.name))
+            .filter(|value| !value.is_null());
+        (
+            Key::from(fact.name),
+            value.map_or_else(|| absent(fact.kind), convert),
+        )
     };
     map(of.fields.iter().map(field).collect())
 }
 
 fn map(entries: HashMap<Key, CelValue>) -> CelValue {
-    CelValue::Map(cel::objects::Map { map: Arc::new(entries) })
+    CelValue::Map(cel::objects::Map {
+        map: Arc::new(entries),
+    })
 }
 
 fn convert(value: &Value) -> CelValue {
@@ -122,9 +139,10 @@ fn convert(value: &Value) -> CelValue {
 /// True if the evaluation failed because a value is absent: such a comparison is not true.
 fn is_about_null(error: &ExecutionError) -> bool {
     match error {
-        ExecutionError::NoSuchOverload(overload) => {
-            overload.argument_types().iter().any(|name| name.starts_with("null"))
-        }
+        ExecutionError::NoSuchOverload(overload) => overload
+            .argument_types()
+            .iter()
+            .any(|name| name.starts_with("null")),
         ExecutionError::ValuesNotComparable(a, b) => {
             matches!(a, CelValue::Null) || matches!(b, CelValue::Null)
         }

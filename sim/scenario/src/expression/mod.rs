@@ -87,7 +87,11 @@ impl Expression {
             None => Err(ExpressionError {
                 message: format!("there is no event `{event}`"),
                 place: None,
-                help: hint(event, "the events are", EVENT_KINDS.iter().map(|kind| kind.name)),
+                help: hint(
+                    event,
+                    "the events are",
+                    EVENT_KINDS.iter().map(|kind| kind.name),
+                ),
                 source: source.to_owned(),
             }),
         }
@@ -112,10 +116,13 @@ impl Expression {
         };
         let env = Arc::new(cel::Env::stdlib());
         let program = parse(&env, source).map_err(error)?;
-        let report = check::check(&program, scope).map_err(error)?;
+        let report = check::check(&program, source, scope).map_err(error)?;
         let references = program.references();
-        let variables: BTreeSet<String> =
-            references.variables().iter().map(|name| (*name).to_owned()).collect();
+        let variables: BTreeSet<String> = references
+            .variables()
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect();
         let mut expression = Expression {
             source: source.to_owned(),
             scope,
@@ -162,12 +169,18 @@ impl Expression {
             _ => "this can never be true",
         };
         let help = Some("it speaks of nothing that a run can change".to_owned());
-        self.doubts.push(Remark { message: message.to_owned(), place: None, help });
+        self.doubts.push(Remark {
+            message: message.to_owned(),
+            place: None,
+            help,
+        });
     }
 
     fn calls_the_cluster(&self) -> bool {
         let references = self.program.references();
-        ["service", "node", "lease"].iter().any(|name| references.has_function(name))
+        ["service", "node", "lease"]
+            .iter()
+            .any(|name| references.has_function(name))
     }
 
     /// Warns of what is allowed but looks like a mistake: values that no field ever has, names that
@@ -192,9 +205,17 @@ impl Expression {
             let message = format!("there is no {} `{}`", named.function, named.name);
             let what = format!("the {}s are", named.function);
             problems.add(
-                Problem::warning("scenario::lint::unknown-name", span_of(place, named.place), message)
-                    .label("counts as empty")
-                    .maybe_help(hint(&named.name, &what, names.iter().map(String::as_str))),
+                Problem::warning(
+                    "scenario::lint::unknown-name",
+                    span_of(place, named.place),
+                    message,
+                )
+                .label("counts as empty")
+                .maybe_help(hint(
+                    &named.name,
+                    &what,
+                    names.iter().map(String::as_str),
+                )),
             );
         }
     }
@@ -209,15 +230,21 @@ impl fmt::Debug for Expression {
 impl ExpressionError {
     /// The error at its place in the file.
     pub(crate) fn problem(&self, place: &Node) -> Problem {
-        Problem::error("scenario::expression", span_of(place, self.place), &self.message)
-            .maybe_help(self.help.clone())
+        Problem::error(
+            "scenario::expression",
+            span_of(place, self.place),
+            &self.message,
+        )
+        .maybe_help(self.help.clone())
     }
 }
 
 /// The place of some characters of an expression in the file. Where escapes or line folds make the
 /// two texts differ, the whole expression is the place.
 fn span_of(place: &Node, characters: Option<(usize, usize)>) -> Span {
-    let (Some((first, count)), Some(text)) = (characters, place.text()) else { return place.span };
+    let (Some((first, count)), Some(text)) = (characters, place.text()) else {
+        return place.span;
+    };
     let quotes = match place.span.end - place.span.start {
         length if length == text.len() => 0,
         length if length == text.len() + 2 => 1,
@@ -228,46 +255,87 @@ fn span_of(place: &Node, characters: Option<(usize, usize)>) -> Span {
     }
     let bytes = |count: usize| text.chars().take(count).map(char::len_utf8).sum::<usize>();
     let start = bytes(first);
-    place.span.part(quotes + start, (bytes(first + count) - start).max(1))
+    place
+        .span
+        .part(quotes + start, (bytes(first + count) - start).max(1))
 }
 
 fn parse(env: &cel::Env, source: &str) -> Result<cel::Program, Remark> {
-    let remark = |message: &str| Remark { message: message.to_owned(), place: None, help: None };
+    let remark = |message: &str| Remark {
+        message: message.to_owned(),
+        place: None,
+        help: None,
+    };
     if source.chars().count() > CHARACTERS_MAX {
         return Err(remark("this expression is too long"));
     }
-    if let Some(at) = source.chars().position(|c| c.is_control() && !c.is_ascii_whitespace()) {
+    if let Some(at) = source
+        .chars()
+        .position(|c| c.is_control() && !c.is_ascii_whitespace())
+    {
         let message = "an expression has no control characters".to_owned();
-        return Err(Remark { message, place: Some((at, 1)), help: None });
+        return Err(Remark {
+            message,
+            place: Some((at, 1)),
+            help: None,
+        });
     }
-    env.compile(source).map_err(|errors| match errors.errors.first() {
-        Some(error) => parse_remark(error, source),
-        None => remark("this is not an expression"),
-    })
+    env.compile(source)
+        .map_err(|errors| match errors.errors.first() {
+            Some(error) => parse_remark(error, source),
+            None => remark("this is not an expression"),
+        })
 }
 
 fn parse_remark(error: &cel::ParseError, source: &str) -> Remark {
     let (line, column) = error.pos;
     let line = usize::try_from(line - 1).unwrap_or(0);
     let column = usize::try_from(column - 1).unwrap_or(0);
-    let before: usize =
-        source.split_inclusive('\n').take(line).map(|text| text.chars().count()).sum();
+    let before: usize = source
+        .split_inclusive('\n')
+        .take(line)
+        .map(|text| text.chars().count())
+        .sum();
     let first = (before + column).min(source.chars().count());
-    let words = error.msg.lines().next().unwrap_or("").trim();
-    let words = words.strip_prefix("Syntax error: ").unwrap_or(words);
-    // The parser lists every token that could follow; nobody reads that.
-    let words = words.split(" expecting ").next().unwrap_or(words);
-    let message = format!("this is not an expression: {words}");
-    let help = lone_equals(source).then(|| "equality is `==`".to_owned());
-    Remark { message, place: Some((first, 1)), help }
+    if let Some(at) = lone_equals(source) {
+        let message = "`=` is no operator; equality is `==`".to_owned();
+        return Remark {
+            message,
+            place: Some((at, 1)),
+            help: None,
+        };
+    }
+    let message = format!("this is not an expression: {}", parser_words(&error.msg));
+    Remark {
+        message,
+        place: Some((first, 1)),
+        help: None,
+    }
 }
 
-/// True if there is a `=` that belongs to no comparison.
-fn lone_equals(source: &str) -> bool {
+/// The parser's words without its trade.
+fn parser_words(words: &str) -> String {
+    let words = words.lines().next().unwrap_or("").trim();
+    let words = words.strip_prefix("Syntax error: ").unwrap_or(words);
+    // It lists every token that could follow; nobody reads that.
+    let words = words.split(" expecting ").next().unwrap_or(words);
+    if words.contains("'<EOF>'") {
+        return "it ends too early".to_owned();
+    }
+    match words.split_once("token recognition error at: ") {
+        Some((_, rest)) => format!("nothing begins like {rest}"),
+        None => words.to_owned(),
+    }
+}
+
+/// The first character that is a `=` of no comparison.
+fn lone_equals(source: &str) -> Option<usize> {
     let bytes = source.as_bytes();
     let beside = |at: Option<usize>| {
-        at.and_then(|at| bytes.get(at)).is_some_and(|byte| b"=!<>".contains(byte))
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(|byte| b"=!<>".contains(byte))
     };
     let lone = |at: usize| !beside(at.checked_sub(1)) && bytes.get(at + 1) != Some(&b'=');
-    (0..bytes.len()).any(|at| bytes[at] == b'=' && lone(at))
+    let at = (0..bytes.len()).find(|at| bytes[*at] == b'=' && lone(*at))?;
+    Some(source[..at].chars().count())
 }

@@ -41,7 +41,7 @@ impl FieldType {
 pub struct Fact {
     /// Its name.
     pub name: &'static str,
-    /// Its type; any field may also be `null`, except numbers of services.
+    /// Its type; fields of nodes, tasks and events may also be `null`.
     pub kind: FieldType,
     /// What it means.
     pub meaning: &'static str,
@@ -54,7 +54,7 @@ pub struct RecordType {
     pub name: &'static str,
     /// Its fields.
     pub fields: &'static [Fact],
-    /// Whether numbers that are missing are zero instead of absent.
+    /// Whether what is missing is zero, false or empty instead of `null`.
     pub zeros: bool,
 }
 
@@ -87,15 +87,27 @@ pub struct Term {
 }
 
 const fn int(name: &'static str, meaning: &'static str) -> Fact {
-    Fact { name, kind: FieldType::Int, meaning }
+    Fact {
+        name,
+        kind: FieldType::Int,
+        meaning,
+    }
 }
 
 const fn text(name: &'static str, meaning: &'static str) -> Fact {
-    Fact { name, kind: FieldType::Text, meaning }
+    Fact {
+        name,
+        kind: FieldType::Text,
+        meaning,
+    }
 }
 
 const fn flag(name: &'static str, meaning: &'static str) -> Fact {
-    Fact { name, kind: FieldType::Bool, meaning }
+    Fact {
+        name,
+        kind: FieldType::Bool,
+        meaning,
+    }
 }
 
 static SERVICE: RecordType = RecordType {
@@ -131,7 +143,7 @@ static LEASE: RecordType = RecordType {
     name: "lease",
     zeros: true,
     fields: &[
-        text("holder", "the instance that holds it; null if nobody does"),
+        text("holder", "the instance that holds it; empty if nobody does"),
         int("token", "the newest fencing token"),
     ],
 };
@@ -146,7 +158,10 @@ static TASK: RecordType = RecordType {
         text("node", "where it is"),
         text("state", "where it is in its life"),
         int("attempt", "which attempt"),
-        int("exit_code", "how the last attempt ended; null if it has not or nobody knows"),
+        int(
+            "exit_code",
+            "how the last attempt ended; null if it has not or nobody knows",
+        ),
         text("reason", "why it failed or waits"),
         flag("ready", "runs and is healthy"),
         int("generation", "version of the spec that it runs"),
@@ -289,20 +304,48 @@ pub static FUNCTIONS: &[FunctionInfo] = &[
     function("size", "size(tasks)", "how many there are; also of a text"),
     function("has", "has(task.node)", "the field is known"),
     function("exists", "tasks.exists(t, t.ready)", "true for one or more"),
-    function("exists_one", "tasks.exists_one(t, t.ready)", "true for exactly one"),
+    function(
+        "exists_one",
+        "tasks.exists_one(t, t.ready)",
+        "true for exactly one",
+    ),
     function("all", "tasks.all(t, t.ready)", "true for each"),
-    function("filter", "tasks.filter(t, t.ready)", "those for which it is true"),
+    function(
+        "filter",
+        "tasks.filter(t, t.ready)",
+        "those for which it is true",
+    ),
     function("map", "tasks.map(t, t.node)", "a list of results"),
-    function("contains", "task.node.contains(\"-1\")", "the text is in it"),
-    function("startsWith", "task.id.startsWith(\"task-\")", "it starts with the text"),
-    function("endsWith", "task.id.endsWith(\"1\")", "it ends with the text"),
-    function("matches", "task.id.matches(\"^task-[0-9]$\")", "it matches the regular expression"),
+    function(
+        "contains",
+        "task.node.contains(\"-1\")",
+        "the text is in it",
+    ),
+    function(
+        "startsWith",
+        "task.id.startsWith(\"task-\")",
+        "it starts with the text",
+    ),
+    function(
+        "endsWith",
+        "task.id.endsWith(\"1\")",
+        "it ends with the text",
+    ),
+    function(
+        "matches",
+        "task.id.matches(\"^task-[0-9]$\")",
+        "it matches the regular expression",
+    ),
     function("int", "int(\"7\")", "the number that a text spells"),
     function("string", "string(7)", "the text of a number"),
 ];
 
 const fn function(name: &'static str, usage: &'static str, meaning: &'static str) -> FunctionInfo {
-    FunctionInfo { usage, name, meaning }
+    FunctionInfo {
+        usage,
+        name,
+        meaning,
+    }
 }
 
 /// All values that a text field can have, where they are known.
@@ -314,20 +357,41 @@ pub(crate) fn values_of(record: &str, field: &str) -> Option<Vec<&'static str>> 
         (_, "status") => vec!["ready", "down"],
         (_, "availability") => vec!["active", "pause", "drain"],
         (_, "rollout") => {
-            vec!["updating", "completed", "paused", "rolling-back", "rolled-back"]
+            vec![
+                "updating",
+                "completed",
+                "paused",
+                "rolling-back",
+                "rolled-back",
+            ]
         }
         (_, "class" | "error") => faults::CLASSES.to_vec(),
         (_, "call") => faults::CALLS.to_vec(),
         (_, "how") => {
-            vec!["exited", "killed", "power-lost", "wiped", "paused", "crashed"]
+            vec![
+                "exited",
+                "killed",
+                "power-lost",
+                "wiped",
+                "paused",
+                "crashed",
+            ]
         }
         (_, "because") => {
-            vec!["itself", "terminated", "killed", "out-of-memory", "fault", "power-loss"]
+            vec![
+                "itself",
+                "terminated",
+                "killed",
+                "out-of-memory",
+                "fault",
+                "power-loss",
+            ]
         }
         (_, "action") => faults::names().collect(),
-        ("event", "name") => {
-            wavetank_trace::view::EVENT_KINDS.iter().map(|kind| kind.name).collect()
-        }
+        ("event", "name") => wavetank_trace::view::EVENT_KINDS
+            .iter()
+            .map(|kind| kind.name)
+            .collect(),
         _ => return None,
     })
 }
@@ -364,7 +428,12 @@ mod tests {
         for kind in EVENT_KINDS {
             for (field, of) in kind.fields {
                 let fact = EVENT.fields.iter().find(|fact| fact.name == *field);
-                assert_eq!(fact.map(|fact| fact.kind.name()), Some(*of), "{}.{field}", kind.name);
+                assert_eq!(
+                    fact.map(|fact| fact.kind.name()),
+                    Some(*of),
+                    "{}.{field}",
+                    kind.name
+                );
             }
         }
     }

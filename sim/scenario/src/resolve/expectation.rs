@@ -20,7 +20,10 @@ pub(crate) fn expect(
     Expect {
         invariants: invariants(field("invariants"), problems),
         eventually: eventually(field("eventually"), world, known, problems),
-        never: never.iter().filter_map(|place| never_check(place, known, problems)).collect(),
+        never: never
+            .iter()
+            .filter_map(|place| never_check(place, known, problems))
+            .collect(),
         fails: fails(field("fails"), problems),
     }
 }
@@ -28,13 +31,22 @@ pub(crate) fn expect(
 /// The ids of the wanted checkers, in catalogue order.
 fn invariants(node: Option<&Node>, problems: &mut Problems) -> Vec<String> {
     let ids = |wanted: &dyn Fn(&str) -> bool| {
-        CHECKS.iter().map(|check| check.id).filter(|id| wanted(id)).map(str::to_owned).collect()
+        CHECKS
+            .iter()
+            .map(|check| check.id)
+            .filter(|id| wanted(id))
+            .map(str::to_owned)
+            .collect()
     };
-    let Some(node) = node else { return ids(&|_| true) };
+    let Some(node) = node else {
+        return ids(&|_| true);
+    };
     match &node.value {
         Value::List(items) => {
-            let named: Vec<&str> =
-                items.iter().filter_map(|item| check_id(item, problems)).collect();
+            let named: Vec<&str> = items
+                .iter()
+                .filter_map(|item| check_id(item, problems))
+                .collect();
             ids(&|id| named.contains(&id))
         }
         Value::Map(_) => {
@@ -61,15 +73,23 @@ fn check_id(node: &Node, problems: &mut Problems) -> Option<&'static str> {
 fn unknown_check(node: &Node, name: &str, problems: &mut Problems) {
     let names = CHECKS.iter().flat_map(|check| [check.name, check.id]);
     let near = crate::diagnostic::nearest(name, names);
-    let all = hint("", "the checkers are", CHECKS.iter().map(|check| check.name));
+    let all = hint(
+        "",
+        "the checkers are",
+        CHECKS.iter().map(|check| check.name),
+    );
     let help = match (near, all) {
         (Some(near), _) => Some(format!("did you mean `{near}`?")),
         (None, all) => all,
     };
     problems.add(
-        Problem::error("scenario::unknown-check", node.span, format!("there is no checker `{name}`"))
-            .label("unknown checker")
-            .maybe_help(help),
+        Problem::error(
+            "scenario::unknown-check",
+            node.span,
+            format!("there is no checker `{name}`"),
+        )
+        .label("unknown checker")
+        .maybe_help(help),
     );
 }
 
@@ -98,19 +118,27 @@ fn eventually(
     for item in node.map(Node::items).unwrap_or_default() {
         let within = item.duration("within").unwrap_or(world.settle);
         if let Some(place) = item.get("within").filter(|_| within > world.settle) {
-            let message = format!("the run ends {} before this is due", scalars::show(within - world.settle));
+            let message = format!(
+                "the run ends {} before this is due",
+                scalars::show(within - world.settle)
+            );
             problems.add(
                 Problem::warning("scenario::lint::late-expectation", place.span, message)
                     .label(format!("settle is {}", scalars::show(world.settle)))
                     .help("settle longer, or expect it sooner"),
             );
         }
-        let Some(place) = item.get("check") else { continue };
+        let Some(place) = item.get("check") else {
+            continue;
+        };
         let Some(source) = place.text() else { continue };
         match Expression::compile_eventually(source) {
             Ok(expression) => {
                 expression.report_doubts(place, known, problems);
-                list.push(Eventually { check: source.to_owned(), within });
+                list.push(Eventually {
+                    check: source.to_owned(),
+                    within,
+                });
             }
             Err(error) => problems.add(error.problem(place)),
         }

@@ -13,19 +13,26 @@ use crate::yaml::{Node, Value};
 
 /// Stands in for a mapping that is not there.
 static NOTHING: Node = Node {
-    span: crate::diagnostic::Span { source: 0, start: 0, end: 0 },
+    span: crate::diagnostic::Span {
+        source: 0,
+        start: 0,
+        end: 0,
+    },
     value: Value::Null,
 };
 
 const fn us(min: u64, max: u64) -> Range {
-    Range { min: Duration::from_micros(min), max: Duration::from_micros(max) }
+    Range {
+        min: Duration::from_micros(min),
+        max: Duration::from_micros(max),
+    }
 }
 
 /// The machines, with all defaults.
 pub(crate) fn cluster(
     node: Option<&Node>,
     profile: &Profile,
-    horizon: Duration,
+    clients: Vec<LoadClient>,
     problems: &mut Problems,
 ) -> Cluster {
     let node = node.unwrap_or(&NOTHING);
@@ -33,19 +40,31 @@ pub(crate) fn cluster(
     Cluster {
         managers: node.number("managers").unwrap_or(3),
         agents: agents(node.get("agents"), problems),
-        clients: clients(node.get("clients"), horizon, problems),
+        clients,
         timers: timers(part("timers"), profile, problems),
         latency: part("network").range("latency").unwrap_or(us(200, 2_000)),
         fsync: part("disk").range("fsync").unwrap_or(us(200, 2_000)),
-        runtime_latency: part("runtime").range("latency").unwrap_or(us(5_000, 50_000)),
-        event_delay: part("runtime").range("event_delay").unwrap_or(us(1_000, 20_000)),
-        restart_delay: node.duration("restart_delay").unwrap_or(Duration::from_secs(1)),
-        shared_volumes: node.words("shared_volumes").into_iter().map(str::to_owned).collect(),
+        runtime_latency: part("runtime")
+            .range("latency")
+            .unwrap_or(us(5_000, 50_000)),
+        event_delay: part("runtime")
+            .range("event_delay")
+            .unwrap_or(us(1_000, 20_000)),
+        restart_delay: node
+            .duration("restart_delay")
+            .unwrap_or(Duration::from_secs(1)),
+        shared_volumes: node
+            .words("shared_volumes")
+            .into_iter()
+            .map(str::to_owned)
+            .collect(),
     }
 }
 
 fn agents(node: Option<&Node>, problems: &mut Problems) -> Vec<AgentHost> {
-    let Some(node) = node else { return vec![agent(&NOTHING, 0); 3] };
+    let Some(node) = node else {
+        return vec![agent(&NOTHING, 0); 3];
+    };
     if let Some(count) = node.as_number::<u16>() {
         return vec![agent(&NOTHING, 0); count.into()];
     }
@@ -57,7 +76,11 @@ fn agents(node: Option<&Node>, problems: &mut Problems) -> Vec<AgentHost> {
     }
     if hosts.len() > 1000 {
         let message = format!("{} agents; at most 1000 are simulated", hosts.len());
-        problems.add(Problem::error("scenario::invalid-value", node.span, message));
+        problems.add(Problem::error(
+            "scenario::invalid-value",
+            node.span,
+            message,
+        ));
     }
     hosts
 }
@@ -92,7 +115,12 @@ fn check_label_lists(group: &Node, problems: &mut Problems) {
     }
 }
 
-fn clients(node: Option<&Node>, horizon: Duration, problems: &mut Problems) -> Vec<LoadClient> {
+/// The load clients.
+pub(crate) fn clients(
+    node: Option<&Node>,
+    horizon: Duration,
+    problems: &mut Problems,
+) -> Vec<LoadClient> {
     let Some(node) = node else { return Vec::new() };
     if let Some(count) = node.as_number::<u16>() {
         return vec![client(&NOTHING, horizon); count.into()];
@@ -104,11 +132,13 @@ fn clients(node: Option<&Node>, horizon: Duration, problems: &mut Problems) -> V
         if client.until <= client.at {
             let span = group.get("until").unwrap_or(group).span;
             let message = "these clients stop before they start";
-            problems.add(Problem::error("scenario::invalid-value", span, message).label(format!(
-                "from {} to {}",
-                scalars::show(client.at),
-                scalars::show(client.until)
-            )));
+            problems.add(
+                Problem::error("scenario::invalid-value", span, message).label(format!(
+                    "from {} to {}",
+                    scalars::show(client.at),
+                    scalars::show(client.until)
+                )),
+            );
         }
         clients.extend(vec![client; count]);
     }
@@ -119,9 +149,11 @@ fn client(group: &Node, horizon: Duration) -> LoadClient {
     LoadClient {
         at: group.duration("at").unwrap_or(Duration::from_secs(1)),
         until: group.duration("until").unwrap_or(horizon),
-        pause: group.duration("pause").unwrap_or(Duration::from_millis(500)),
+        pause: group
+            .duration("pause")
+            .unwrap_or(Duration::from_millis(500)),
         keys: group.number("keys").unwrap_or(5),
-        reads_percent: group.number("reads_percent").unwrap_or(50),
+        reads_percent: group.number("reads").unwrap_or(50),
     }
 }
 
@@ -178,7 +210,11 @@ fn check_timers(node: &Node, timers: &Timers, problems: &mut Problems) {
         let zero = node.duration(&entry.key) == Some(Duration::ZERO);
         if zero && entry.key != "failover_grace" {
             let message = format!("`{}` is zero", entry.key);
-            problems.add(Problem::error("scenario::invalid-value", entry.value.span, message));
+            problems.add(Problem::error(
+                "scenario::invalid-value",
+                entry.value.span,
+                message,
+            ));
         }
     }
     let at = |key: &str| node.get(key).unwrap_or(node).span;
@@ -195,12 +231,16 @@ fn check_timers(node: &Node, timers: &Timers, problems: &mut Problems) {
     if timers.node_down_after <= timers.heartbeat {
         let message = "agents count as down before their next heartbeat";
         problems.add(
-            Problem::warning("scenario::lint::hasty-timers", at("node_down_after"), message)
-                .label(format!(
-                    "heartbeat {}, node_down_after {}",
-                    scalars::show(timers.heartbeat),
-                    scalars::show(timers.node_down_after)
-                )),
+            Problem::warning(
+                "scenario::lint::hasty-timers",
+                at("node_down_after"),
+                message,
+            )
+            .label(format!(
+                "heartbeat {}, node_down_after {}",
+                scalars::show(timers.heartbeat),
+                scalars::show(timers.node_down_after)
+            )),
         );
     }
 }
@@ -208,15 +248,24 @@ fn check_timers(node: &Node, timers: &Timers, problems: &mut Problems) {
 /// The images by name.
 pub(crate) fn images(node: Option<&Node>, problems: &mut Problems) -> BTreeMap<String, Image> {
     let entries = node.map(Node::entries).unwrap_or_default();
-    entries.iter().map(|entry| (entry.key.clone(), image(&entry.value, problems))).collect()
+    entries
+        .iter()
+        .map(|entry| (entry.key.clone(), image(&entry.value, problems)))
+        .collect()
 }
 
 fn image(node: &Node, problems: &mut Problems) -> Image {
-    if let (Some(run), Some(run_for)) = (node.entry("run"), node.entry("run_for")) {
+    if let (Some(run), Some(run_for)) = (node.entry("run"), node.entry("run_for"))
+        && node.range("run_for").is_some()
+    {
         problems.add(
-            Problem::error("scenario::conflict", run_for.key_span, "`run` and `run_for` exclude each other")
-                .label("this ends it")
-                .also(run.key_span, "this does not"),
+            Problem::error(
+                "scenario::conflict",
+                run_for.key_span,
+                "`run` and `run_for` exclude each other",
+            )
+            .label("this ends it")
+            .also(run.key_span, "this does not"),
         );
     }
     let pull = node.get("pull").unwrap_or(&NOTHING);
@@ -235,12 +284,19 @@ fn on_term(node: Option<&Node>, problems: &mut Problems) -> OnTerm {
     let node = node.unwrap_or(&NOTHING);
     if node.word("on_term") != Some("ignores") {
         let after = node.duration("after").unwrap_or(Duration::from_millis(100));
-        return OnTerm::Exits { after, code: node.number("code") };
+        return OnTerm::Exits {
+            after,
+            code: node.number("code"),
+        };
     }
     for key in ["after", "code"] {
         if let Some(entry) = node.entry(key) {
             let message = format!("a process that ignores SIGTERM has no `{key}`");
-            problems.add(Problem::error("scenario::conflict", entry.key_span, message));
+            problems.add(Problem::error(
+                "scenario::conflict",
+                entry.key_span,
+                message,
+            ));
         }
     }
     OnTerm::Ignores

@@ -1,13 +1,16 @@
 //! From a checked tree to a scenario: gives fields their sense and finds what does not fit
 //! together. Draws nothing: what depends on the seed is left to `expand`.
 //!
-//! Map: `machines` (cluster, images), `workload` (steps and specs), `target` and `fault` (faults
-//! before any draw), `expectation` (`expect`).
+//! Map: `machines` (cluster, images, clients), `workload` (steps and specs), `fault` with `action`,
+//! `target` and `trigger` (faults before any draw), `swarm`, `expectation` (`expect`).
 
-pub(crate) mod expectation;
+mod action;
+mod expectation;
 pub(crate) mod fault;
-pub(crate) mod machines;
+mod machines;
+pub(crate) mod swarm;
 pub(crate) mod target;
+mod trigger;
 pub(crate) mod workload;
 
 use std::collections::BTreeMap;
@@ -33,17 +36,32 @@ pub(crate) struct World<'a> {
 /// Reads a merged tree. A definition comes out even if there are errors, as far as it goes.
 pub(crate) fn resolve(tree: &Node, problems: &mut Problems) -> Definition {
     kind::check_record(tree, &format::SCENARIO, problems);
-    let profile = tree.word("profile").and_then(profiles::find).unwrap_or(&profiles::ALL[0]);
+    let profile = tree
+        .word("profile")
+        .and_then(profiles::find)
+        .unwrap_or(&profiles::ALL[0]);
     let horizon = tree.duration("horizon").unwrap_or(Duration::from_secs(120));
     let settle = tree.duration("settle").unwrap_or(Duration::from_secs(60));
     check_length(tree, horizon, settle, problems);
-    let cluster = machines::cluster(tree.get("cluster"), profile, horizon, problems);
+    let clients = machines::clients(tree.get("clients"), horizon, problems);
+    let cluster = machines::cluster(tree.get("cluster"), profile, clients, problems);
     let images = machines::images(tree.get("images"), problems);
-    let world = World { horizon, settle, profile, cluster: &cluster, images: &images };
+    let world = World {
+        horizon,
+        settle,
+        profile,
+        cluster: &cluster,
+        images: &images,
+    };
     let workload = workload::workload(tree.get("workload"), &world, problems);
     let fault_list = fault::faults(tree.get("faults"), &world, &workload, problems);
-    let swarm = fault::swarm(tree.get("swarm"), &world, problems);
-    let expect = expectation::expect(tree.get("expect"), &world, &workload.known(&world), problems);
+    let swarm = swarm::swarm(tree.get("swarm"), &world, problems);
+    let expect = expectation::expect(
+        tree.get("expect"),
+        &world,
+        &workload.known(&world),
+        problems,
+    );
     let worlds = worlds(tree);
     lints::lint(tree, &world, &workload, &fault_list, &worlds, problems);
     Definition {
@@ -85,7 +103,9 @@ fn check_length(tree: &Node, horizon: Duration, settle: Duration, problems: &mut
 }
 
 fn seeds(tree: &Node, problems: &mut Problems) -> Seeds {
-    let Some(node) = tree.get("seeds") else { return Seeds::Count(20) };
+    let Some(node) = tree.get("seeds") else {
+        return Seeds::Count(20);
+    };
     match &node.value {
         Value::List(items) => {
             if items.is_empty() {
@@ -105,5 +125,9 @@ fn worlds(tree: &Node) -> Vec<String> {
     let named = tree.words("worlds");
     let known = faults::WORLDS.iter().filter(|world| named.contains(world));
     let worlds: Vec<String> = known.map(|world| (*world).to_owned()).collect();
-    if worlds.is_empty() { vec!["event".to_owned()] } else { worlds }
+    if worlds.is_empty() {
+        vec!["event".to_owned()]
+    } else {
+        worlds
+    }
 }

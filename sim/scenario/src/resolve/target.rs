@@ -12,16 +12,28 @@ use crate::yaml::Node;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum TargetDefinition {
     /// Some of these nodes.
-    Pool { nodes: Vec<NodeId>, mode: Mode },
+    Pool {
+        nodes: Vec<NodeId>,
+        mode: Mode,
+    },
     Leader,
     /// Some of the managers that do not lead.
-    Followers { mode: Mode },
+    Followers {
+        mode: Mode,
+    },
     EventHost,
     /// The node of one task of the service.
-    TaskNode { service: String },
+    TaskNode {
+        service: String,
+    },
     /// Some running tasks.
-    Tasks { service: Option<String>, mode: Mode },
-    Registry { images: Vec<String> },
+    Tasks {
+        service: Option<String>,
+        mode: Mode,
+    },
+    Registry {
+        images: Vec<String>,
+    },
     Cluster,
 }
 
@@ -65,15 +77,11 @@ pub(crate) struct Targets<'a, 'w> {
 }
 
 impl Targets<'_, '_> {
-    /// Reads a fault's target. `on` says whether an event sets it off; `whole` whether it takes all
-    /// nodes of a role unless told otherwise.
-    pub fn target(
-        &mut self,
-        fault: &Node,
-        info: &FaultInfo,
-        whole: bool,
-    ) -> Option<TargetDefinition> {
-        let Some(node) = fault.get("target") else { return self.implied(fault, info) };
+    /// Reads a fault's target.
+    pub fn target(&mut self, fault: &Node, info: &FaultInfo) -> Option<TargetDefinition> {
+        let Some(node) = fault.get("target") else {
+            return self.implied(fault, info);
+        };
         self.check_exclusive(node);
         if node.get("node").is_some() {
             return self.named(node, info);
@@ -81,13 +89,14 @@ impl Targets<'_, '_> {
         let role = match node.word("role") {
             Some(role) => role,
             None if node.get("labels").is_some() => "agent",
-            None if node.get("service").is_some() => "task",
+            None if node.get("service").is_some() && info.targets == ["task"] => "task",
+            None if node.get("service").is_some() => "task-node",
             None if node.get("image").is_some() => "image",
             None => return self.no_role(node, info),
         };
         self.check_role(node, role, info)?;
         self.check_fields(node, role);
-        self.by_role(fault, node, role, info, whole)
+        self.by_role(fault, node, role)
     }
 
     /// Registry and operator actions have one place only; the others must name theirs.
@@ -98,7 +107,10 @@ impl Targets<'_, '_> {
             _ => {}
         }
         let message = format!("`{}` needs a `target`", info.action);
-        let help = format!("for example `target: {{ role: {} }}`", info.targets.first()?);
+        let help = format!(
+            "for example `target: {{ role: {} }}`",
+            info.targets.first()?
+        );
         self.problems.add(
             Problem::error("scenario::missing-field", fault.span, message)
                 .label("`target` is missing here")
@@ -109,9 +121,17 @@ impl Targets<'_, '_> {
 
     fn no_role(&mut self, node: &Node, info: &FaultInfo) -> Option<TargetDefinition> {
         self.problems.add(
-            Problem::error("scenario::missing-field", node.span, "this target selects nothing")
-                .label("no `role`, `node`, `labels`, `service` or `image`")
-                .help(format!("the roles for `{}` are: {}", info.action, listed(info.targets))),
+            Problem::error(
+                "scenario::missing-field",
+                node.span,
+                "this target selects nothing",
+            )
+            .label("no `role`, `node`, `labels`, `service` or `image`")
+            .help(format!(
+                "the roles for `{}` are: {}",
+                info.action,
+                listed(info.targets)
+            )),
         );
         None
     }
@@ -135,10 +155,15 @@ impl Targets<'_, '_> {
         }
         if !info.targets.contains(&role) {
             let message = format!("`{}` cannot strike a {role}", info.action);
+            let near = match role {
+                "task" => "did you mean the node of a task, `task-node`? ",
+                "task-node" => "did you mean the task itself, `task`? ",
+                _ => "",
+            };
             self.problems.add(
                 Problem::error("scenario::invalid-target", span, message)
                     .label("not a place for this fault")
-                    .help(format!("it strikes: {}", listed(info.targets))),
+                    .help(format!("{near}it strikes: {}", listed(info.targets))),
             );
             return None;
         }
@@ -149,12 +174,15 @@ impl Targets<'_, '_> {
     fn check_fields(&mut self, node: &Node, role: &str) {
         let useful: &[&str] = match role {
             "task" => &["role", "mode", "value", "service"],
+            "task-node" => &["role", "service"],
             "registry" | "image" => &["role", "image"],
             "leader" | "event-host" | "cluster" => &["role"],
             "follower" | "manager" => &["role", "mode", "value"],
             _ => &["role", "mode", "value", "labels"],
         };
-        let known = ["role", "mode", "value", "node", "labels", "service", "image"];
+        let known = [
+            "role", "mode", "value", "node", "labels", "service", "image",
+        ];
         for entry in node.entries() {
             let key = entry.key.as_str();
             if known.contains(&key) && key != "node" && !useful.contains(&key) {
@@ -167,24 +195,17 @@ impl Targets<'_, '_> {
         }
     }
 
-    fn by_role(
-        &mut self,
-        fault: &Node,
-        node: &Node,
-        role: &str,
-        info: &FaultInfo,
-        whole: bool,
-    ) -> Option<TargetDefinition> {
-        let default = if whole { Mode::All } else { Mode::One };
+    fn by_role(&mut self, fault: &Node, node: &Node, role: &str) -> Option<TargetDefinition> {
         match role {
             "leader" => return Some(TargetDefinition::Leader),
             "cluster" => return Some(TargetDefinition::Cluster),
             "registry" | "image" => return self.registry(node),
             "event-host" => return self.event_host(fault, node),
-            "task" => return self.task(node, info),
+            "task" => return self.task(node),
+            "task-node" => return self.task_node(node),
             _ => {}
         }
-        let mode = self.mode(node, default)?;
+        let mode = self.mode(node)?;
         let pool = self.pool(node, role);
         self.check_pool(node, role, pool.len(), mode)?;
         if role == "follower" {
@@ -200,7 +221,9 @@ impl Targets<'_, '_> {
         let managers = (1..=cluster.managers).map(NodeId::manager);
         let followers = managers.clone().skip(1);
         let wanted = |host: &crate::plan::AgentHost| {
-            labels.iter().all(|(key, value)| host.labels.get(key) == Some(value))
+            labels
+                .iter()
+                .all(|(key, value)| host.labels.get(key) == Some(value))
         };
         let agents = (1..).map(NodeId::agent).zip(&cluster.agents);
         let agents = agents.filter(|(_, host)| wanted(host)).map(|(id, _)| id);
@@ -249,8 +272,14 @@ impl Targets<'_, '_> {
         let list = node.get("node")?.one_or_many();
         let mut nodes = Vec::new();
         for item in list {
-            let Some(id) = self.known_node(item) else { continue };
-            let place = if id.role == NodeRole::Manager { "manager" } else { "agent" };
+            let Some(id) = self.known_node(item) else {
+                continue;
+            };
+            let place = if id.role == NodeRole::Manager {
+                "manager"
+            } else {
+                "agent"
+            };
             if !info.targets.contains(&place) {
                 let message = format!("`{}` cannot strike a {place}", info.action);
                 self.problems.add(
@@ -262,7 +291,7 @@ impl Targets<'_, '_> {
         }
         nodes.sort_unstable();
         nodes.dedup();
-        let mode = self.mode(node, Mode::All)?;
+        let mode = self.mode(node)?;
         if !list.is_empty() && nodes.is_empty() {
             return None;
         }
@@ -295,7 +324,8 @@ impl Targets<'_, '_> {
         None
     }
 
-    fn mode(&mut self, node: &Node, default: Mode) -> Option<Mode> {
+    /// How many; all unless told otherwise.
+    fn mode(&mut self, node: &Node) -> Option<Mode> {
         let value: Option<u32> = node.number("value");
         let Some(mode) = node.word("mode") else {
             if let Some(entry) = node.entry("value") {
@@ -305,7 +335,7 @@ impl Targets<'_, '_> {
                         .help("`fixed`, `fixed-percent` and `random` take a value"),
                 );
             }
-            return Some(default);
+            return Some(Mode::All);
         };
         let plain = match mode {
             "one" => Some(Mode::One),
@@ -347,9 +377,13 @@ impl Targets<'_, '_> {
             if !self.world.images.contains_key(name) {
                 let names = self.world.images.keys().map(String::as_str);
                 self.problems.add(
-                    Problem::error("scenario::unknown-image", item.span, format!("there is no image `{name}`"))
-                        .label("unknown image")
-                        .maybe_help(hint(name, "the images are", names)),
+                    Problem::error(
+                        "scenario::unknown-image",
+                        item.span,
+                        format!("there is no image `{name}`"),
+                    )
+                    .label("unknown image")
+                    .maybe_help(hint(name, "the images are", names)),
                 );
             } else if !self.workload.images.contains(name) {
                 let message = format!("no service uses image `{name}`");
@@ -374,22 +408,28 @@ impl Targets<'_, '_> {
         None
     }
 
-    fn task(&mut self, node: &Node, info: &FaultInfo) -> Option<TargetDefinition> {
+    fn service(&mut self, node: &Node) -> Option<String> {
         let service = node.word("service").map(str::to_owned);
         if let (Some(service), Some(place)) = (&service, node.get("service"))
             && !self.workload.specs.contains_key(service)
         {
             let names = self.workload.specs.keys().map(String::as_str);
             self.problems.add(
-                Problem::error("scenario::unknown-service", place.span, format!("no step deploys `{service}`"))
-                    .label("unknown service")
-                    .maybe_help(hint(service, "the services are", names)),
+                Problem::error(
+                    "scenario::unknown-service",
+                    place.span,
+                    format!("no step deploys `{service}`"),
+                )
+                .label("unknown service")
+                .maybe_help(hint(service, "the services are", names)),
             );
         }
-        if info.targets != ["task"] {
-            return self.task_node(node, service);
-        }
-        let mode = self.mode(node, Mode::One)?;
+        service
+    }
+
+    fn task(&mut self, node: &Node) -> Option<TargetDefinition> {
+        let service = self.service(node);
+        let mode = self.mode(node)?;
         if matches!(mode, Mode::Percent(_) | Mode::Minority | Mode::Majority) {
             let span = node.get("mode").unwrap_or(node).span;
             let message = "how many tasks run is not known before the run";
@@ -403,13 +443,14 @@ impl Targets<'_, '_> {
     }
 
     /// A fault of machines or runtimes strikes the node of one task.
-    fn task_node(&mut self, node: &Node, service: Option<String>) -> Option<TargetDefinition> {
-        if let Some(service) = service {
+    fn task_node(&mut self, node: &Node) -> Option<TargetDefinition> {
+        if let Some(service) = self.service(node) {
             return Some(TargetDefinition::TaskNode { service });
         }
         let message = "which service's task? `service` is missing";
         let problem = Problem::error("scenario::missing-field", node.span, message);
-        self.problems.add(problem.help("the fault strikes the node of one of its tasks"));
+        self.problems
+            .add(problem.help("the fault strikes the node of one of its tasks"));
         None
     }
 }

@@ -35,11 +35,17 @@ pub(crate) struct Workload {
 }
 
 /// Reads the steps in time order.
-pub(crate) fn workload(node: Option<&Node>, world: &World<'_>, problems: &mut Problems) -> Workload {
+pub(crate) fn workload(
+    node: Option<&Node>,
+    world: &World<'_>,
+    problems: &mut Problems,
+) -> Workload {
     let mut workload = Workload::default();
     let items = node.map(Node::items).unwrap_or_default();
-    let mut ordered: Vec<(Duration, &Node)> =
-        items.iter().map(|item| (item.duration("at").unwrap_or_default(), item)).collect();
+    let mut ordered: Vec<(Duration, &Node)> = items
+        .iter()
+        .map(|item| (item.duration("at").unwrap_or_default(), item))
+        .collect();
     ordered.sort_by_key(|(at, _)| *at);
     for (at, item) in ordered {
         if let Some(operation) = workload.operation(item, world, problems) {
@@ -73,9 +79,17 @@ impl Workload {
             }
             "put" => {
                 let value = node.word("value")?.to_owned();
-                return Some(Operation::Put { key: name.to_owned(), value, claim: None });
+                return Some(Operation::Put {
+                    key: name.to_owned(),
+                    value,
+                    claim: None,
+                });
             }
-            "get" => return Some(Operation::Get { key: name.to_owned() }),
+            "get" => {
+                return Some(Operation::Get {
+                    key: name.to_owned(),
+                });
+            }
             _ => {}
         }
         self.known_service(name, subject.span, problems)?;
@@ -103,7 +117,11 @@ impl Workload {
         }
         if self.specs.contains_key(name) {
             let message = format!("service `{name}` is deleted before this");
-            problems.add(Problem::warning("scenario::lint::no-service", span, message));
+            problems.add(Problem::warning(
+                "scenario::lint::no-service",
+                span,
+                message,
+            ));
             return Some(());
         }
         let message = format!("no earlier step deploys `{name}`");
@@ -117,13 +135,19 @@ impl Workload {
     }
 
     fn scale(&mut self, name: &str, replicas: u32, span: Span, problems: &mut Problems) {
-        let Some(spec) = self.specs.get_mut(name) else { return };
+        let Some(spec) = self.specs.get_mut(name) else {
+            return;
+        };
         match &mut spec.mode {
             ServiceMode::Replicated { replicas: number } => *number = replicas,
             ServiceMode::Job { completions } => *completions = replicas,
             ServiceMode::Global => problems.add(
-                Problem::error("scenario::conflict", span, "a global service cannot be scaled")
-                    .label("runs once on every agent"),
+                Problem::error(
+                    "scenario::conflict",
+                    span,
+                    "a global service cannot be scaled",
+                )
+                .label("runs once on every agent"),
             ),
         }
     }
@@ -135,7 +159,11 @@ impl Workload {
         world: &World<'_>,
         problems: &mut Problems,
     ) -> Option<Operation> {
-        let base = self.specs.get(name).filter(|_| self.living.contains(name)).cloned();
+        let base = self
+            .specs
+            .get(name)
+            .filter(|_| self.living.contains(name))
+            .cloned();
         let first = base.is_none();
         let base = base.unwrap_or_else(|| blank(name, world));
         if first && node.get("image").is_none() {
@@ -147,7 +175,12 @@ impl Workload {
                     .maybe_help(hint("", "the images are", names)),
             );
         }
-        let spec = Deploy { node, world, problems }.spec(base, first);
+        let spec = Deploy {
+            node,
+            world,
+            problems,
+        }
+        .spec(base, first);
         self.images.insert(spec.image.0.clone());
         self.living.insert(name.to_owned());
         self.specs.insert(name.to_owned(), spec.clone());
@@ -207,7 +240,11 @@ impl Deploy<'_, '_> {
         let volume = node.word("volume").map(str::to_owned).or(base.volume);
         ServiceSpec {
             image: self.image().unwrap_or(base.image),
-            command: if has("command") { words("command") } else { base.command },
+            command: if has("command") {
+                words("command")
+            } else {
+                base.command
+            },
             environment: if has("environment") {
                 node.pairs("environment")
             } else {
@@ -221,7 +258,11 @@ impl Deploy<'_, '_> {
                 base.constraints
             },
             spread: node.word("spread").map(str::to_owned).or(base.spread),
-            ports: if has("ports") { self.ports() } else { base.ports },
+            ports: if has("ports") {
+                self.ports()
+            } else {
+                base.ports
+            },
             restart: self.restart(base.restart, first, mode),
             health: self.health(base.health),
             stop_grace: node.duration("stop_grace").unwrap_or(base.stop_grace),
@@ -240,9 +281,13 @@ impl Deploy<'_, '_> {
             let help = hint(name, "the images are", names)
                 .unwrap_or_else(|| format!("describe it: `images: {{ {name}: {{ }} }}`"));
             self.problems.add(
-                Problem::error("scenario::unknown-image", image.span, format!("there is no image `{name}`"))
-                    .label("unknown image")
-                    .help(help),
+                Problem::error(
+                    "scenario::unknown-image",
+                    image.span,
+                    format!("there is no image `{name}`"),
+                )
+                .label("unknown image")
+                .help(help),
             );
         }
         Some(ImageReference(name.to_owned()))
@@ -274,7 +319,9 @@ impl Deploy<'_, '_> {
     }
 
     fn resources(&self, base: Resources) -> Resources {
-        let Some(node) = self.node.get("resources") else { return base };
+        let Some(node) = self.node.get("resources") else {
+            return base;
+        };
         Resources {
             cpu_millis: node.cpu_millis("cpus").unwrap_or(base.cpu_millis),
             memory_bytes: node.size("memory").unwrap_or(base.memory_bytes),
@@ -282,12 +329,19 @@ impl Deploy<'_, '_> {
     }
 
     fn ports(&mut self) -> Vec<u16> {
-        let Some(node) = self.node.get("ports") else { return Vec::new() };
-        let mut ports: Vec<u16> = node.one_or_many().iter().filter_map(Node::as_number).collect();
+        let Some(node) = self.node.get("ports") else {
+            return Vec::new();
+        };
+        let mut ports: Vec<u16> = node
+            .one_or_many()
+            .iter()
+            .filter_map(Node::as_number)
+            .collect();
         ports.sort_unstable();
         if let Some(twice) = ports.windows(2).find(|pair| pair[0] == pair[1]) {
             let message = format!("port {} is listed twice", twice[0]);
-            self.problems.add(Problem::error("scenario::conflict", node.span, message));
+            self.problems
+                .add(Problem::error("scenario::conflict", node.span, message));
         }
         ports.dedup();
         ports
@@ -296,10 +350,19 @@ impl Deploy<'_, '_> {
     /// A job that were always restarted would never end, so jobs begin with `on-failure`.
     fn restart(&mut self, base: RestartPolicy, first: bool, mode: ServiceMode) -> RestartPolicy {
         let job = first && matches!(mode, ServiceMode::Job { .. });
-        let condition = if job { RestartCondition::OnFailure } else { base.condition };
+        let condition = if job {
+            RestartCondition::OnFailure
+        } else {
+            base.condition
+        };
         let base = RestartPolicy { condition, ..base };
-        let Some(node) = self.node.get("restart") else { return base };
-        let named = node.text().or_else(|| node.word("condition")).and_then(condition_named);
+        let Some(node) = self.node.get("restart") else {
+            return base;
+        };
+        let named = node
+            .text()
+            .or_else(|| node.word("condition"))
+            .and_then(condition_named);
         let policy = RestartPolicy {
             condition: named.unwrap_or(base.condition),
             restarts_max: node.number("max").unwrap_or(base.restarts_max),
@@ -317,7 +380,9 @@ impl Deploy<'_, '_> {
     }
 
     fn health(&mut self, base: Option<HealthCheck>) -> Option<HealthCheck> {
-        let Some(node) = self.node.get("health") else { return base };
+        let Some(node) = self.node.get("health") else {
+            return base;
+        };
         let default = base.unwrap_or(self.world.profile.health);
         match node.text() {
             Some("true") => return Some(default),
@@ -327,8 +392,10 @@ impl Deploy<'_, '_> {
         let check = HealthCheck {
             interval: node.duration("interval").unwrap_or(default.interval),
             timeout: node.duration("timeout").unwrap_or(default.timeout),
-            start_period: node.duration("start_period").unwrap_or(default.start_period),
-            failures_max: node.number("failures_max").unwrap_or(default.failures_max),
+            start_period: node
+                .duration("start_period")
+                .unwrap_or(default.start_period),
+            failures_max: node.number("failures").unwrap_or(default.failures_max),
         };
         if check.interval.is_zero() || check.timeout.is_zero() {
             let message = "a probe without `interval` or `timeout` never ends";
@@ -341,12 +408,14 @@ impl Deploy<'_, '_> {
     }
 
     fn update(&mut self, base: UpdatePolicy) -> UpdatePolicy {
-        let Some(node) = self.node.get("update") else { return base };
+        let Some(node) = self.node.get("update") else {
+            return base;
+        };
         let policy = UpdatePolicy {
-            surge_max: node.number("surge_max").unwrap_or(base.surge_max),
-            unavailable_max: node.number("unavailable_max").unwrap_or(base.unavailable_max),
+            surge_max: node.number("surge").unwrap_or(base.surge_max),
+            unavailable_max: node.number("unavailable").unwrap_or(base.unavailable_max),
             monitor: node.duration("monitor").unwrap_or(base.monitor),
-            failures_max: node.number("failures_max").unwrap_or(base.failures_max),
+            failures_max: node.number("failures").unwrap_or(base.failures_max),
             on_failure: match node.word("on_failure") {
                 Some("rollback") => OnRolloutFailure::Rollback,
                 Some("pause") => OnRolloutFailure::Pause,
@@ -358,7 +427,7 @@ impl Deploy<'_, '_> {
             let message = "an update can neither add a task nor take one away";
             self.problems.add(
                 Problem::error("scenario::conflict", node.span, message)
-                    .label("surge_max and unavailable_max are both 0")
+                    .label("surge and unavailable are both 0")
                     .help("allow at least one of either"),
             );
         }
@@ -371,7 +440,9 @@ impl Deploy<'_, '_> {
         service: &ServiceName,
         volume: Option<&str>,
     ) -> Option<ElectionSpec> {
-        let Some(node) = self.node.get("election") else { return base };
+        let Some(node) = self.node.get("election") else {
+            return base;
+        };
         let backend = match node.word("backend") {
             Some("lock-file") => {
                 let volume = node.word("volume").or(volume);
@@ -382,7 +453,9 @@ impl Deploy<'_, '_> {
                             .label("no volume here, and the service has none"),
                     );
                 }
-                ElectionBackend::LockFile { volume: volume.unwrap_or_default().to_owned() }
+                ElectionBackend::LockFile {
+                    volume: volume.unwrap_or_default().to_owned(),
+                }
             }
             _ => ElectionBackend::Managers,
         };
@@ -394,9 +467,13 @@ impl Deploy<'_, '_> {
         };
         if spec.renew.is_zero() || spec.renew >= spec.ttl {
             let message = "a lease must be renewed before it ends";
-            self.problems.add(Problem::error("scenario::invalid-value", node.span, message).label(
-                format!("renew {}, ttl {}", scalars::show(spec.renew), scalars::show(spec.ttl)),
-            ));
+            self.problems.add(
+                Problem::error("scenario::invalid-value", node.span, message).label(format!(
+                    "renew {}, ttl {}",
+                    scalars::show(spec.renew),
+                    scalars::show(spec.ttl)
+                )),
+            );
         }
         Some(spec)
     }
@@ -423,11 +500,20 @@ impl Workload {
 impl Workload {
     /// The names that expressions may look up.
     pub fn known(&self, world: &World<'_>) -> Known {
-        let elections = self.specs.values().filter_map(|spec| spec.election.as_ref());
+        let elections = self
+            .specs
+            .values()
+            .filter_map(|spec| spec.election.as_ref());
         Known {
             services: self.specs.keys().cloned().collect(),
-            nodes: (1..).map(NodeId::agent).zip(&world.cluster.agents).map(|(id, _)| id.to_string()).collect(),
-            leases: elections.map(|election| election.lease.to_string()).collect(),
+            nodes: (1..)
+                .map(NodeId::agent)
+                .zip(&world.cluster.agents)
+                .map(|(id, _)| id.to_string())
+                .collect(),
+            leases: elections
+                .map(|election| election.lease.to_string())
+                .collect(),
         }
     }
 }

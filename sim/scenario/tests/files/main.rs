@@ -1,4 +1,8 @@
 //! What a user of scenario files sees: plans, timelines, diagnostics, schema.
 
 mod examples;
+mod expressions;
+mod malformed;
+mod plans;
+mod properties;
 mod support;

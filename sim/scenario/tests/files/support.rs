@@ -14,7 +14,10 @@ pub fn parse(text: &str) -> Result<Scenario, LoadError> {
 pub fn parse_with(text: &str, files: &[(&str, &str)]) -> Result<Scenario, LoadError> {
     let files: BTreeMap<&str, &str> = files.iter().copied().collect();
     let include = |path: &str| {
-        files.get(path).map(|text| (*text).to_owned()).ok_or("there is no such file".to_owned())
+        files
+            .get(path)
+            .map(|text| (*text).to_owned())
+            .ok_or("there is no such file".to_owned())
     };
     Scenario::parse("test.yaml", text, &include)
 }
@@ -24,7 +27,9 @@ pub fn render(diagnostics: &[Diagnostic]) -> String {
     let handler = GraphicalReportHandler::new_themed(GraphicalTheme::none()).with_width(100);
     let mut text = String::new();
     for one in diagnostics {
-        handler.render_report(&mut text, one).expect("a report can be written");
+        handler
+            .render_report(&mut text, one)
+            .expect("a report can be written");
         text.push('\n');
     }
     text
