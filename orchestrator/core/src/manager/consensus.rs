@@ -405,26 +405,25 @@ impl Consensus {
         self.settle(rng);
     }
 
-    /// Terms and votes go first: a crash that keeps only the first records must not leave entries
-    /// of a term that the disk does not know of.
+    /// Entries go before the hard state. A crash may keep the first records only, and a commit
+    /// position must never be on disk before the entries it is about: older ones at the same
+    /// positions would count as committed. The other way round does no harm: entries of a term
+    /// that the disk has not heard of tell it of that term, and no vote was given in it.
     fn record(&mut self, batch: &mut Batch, entries: &[Entry]) {
+        if !entries.is_empty() {
+            let entries: Vec<LogEntry> = entries.iter().map(wire::entry_out).collect();
+            batch.records.push(Record::Entries(entries));
+        }
         let hard = hard_of(&self.raw);
         let voted = (hard.term, hard.vote) != (self.durable.term, self.durable.vote);
-        let changes_members = batch
-            .committed
-            .iter()
-            .any(|entry| entry.get_entry_type() != EntryType::EntryNormal);
-        let worth_it = voted || !entries.is_empty() || changes_members;
+        let of_members = |entry: &Entry| entry.get_entry_type() != EntryType::EntryNormal;
+        let worth_it = voted || !entries.is_empty() || batch.committed.iter().any(of_members);
         if batch.snapshot.is_some() {
             self.durable = hard;
         } else if worth_it && hard != self.durable {
             self.durable = hard;
             let Hard { term, vote, commit } = hard;
             batch.records.push(Record::HardState { term, vote, commit });
-        }
-        if !entries.is_empty() {
-            let entries: Vec<LogEntry> = entries.iter().map(wire::entry_out).collect();
-            batch.records.push(Record::Entries(entries));
         }
     }
 

@@ -307,7 +307,7 @@ pub(super) fn recover(mut stored: Vec<Stored>) -> Result<Option<Recovered>, Reco
             .replay(record)
             .map_err(|why| RecoveryError::Senseless { position, why })?;
     }
-    recovery.finish(truncated).map(Some)
+    recovery.finish(truncated, base + intact).map(Some)
 }
 
 /// True for a record that makes all earlier ones meaningless: a checkpoint, or an identity, which
@@ -378,18 +378,22 @@ impl Recovery {
         self.append(&checkpoint.entries)
     }
 
-    /// A crash may leave a hard state without the entries that were to follow it, and entries
-    /// are never older than the term; both are put right here.
-    fn finish(mut self, truncated: bool) -> Result<Recovered, RecoveryError> {
+    /// A crash may leave entries without the hard state that was to follow them: they tell of
+    /// their term, in which no vote was given. The commit position, written last, is never ahead.
+    fn finish(mut self, truncated: bool, position: usize) -> Result<Recovered, RecoveryError> {
         if self.member == NOBODY {
             return Err(RecoveryError::GivenUp);
         }
         let Hard { term, vote, commit } = self.hard;
+        if commit > self.journal.last() {
+            let why = "has a commit position beyond the log".to_owned();
+            return Err(RecoveryError::Senseless { position, why });
+        }
         let newest = term.max(self.journal.last_term());
         self.journal.hard = Hard {
             term: newest,
             vote: if newest == term { vote } else { NOBODY },
-            commit: commit.clamp(self.journal.snapshot_index(), self.journal.last()),
+            commit: commit.max(self.journal.snapshot_index()),
         };
         Ok(Recovered {
             member: self.member,
@@ -460,8 +464,8 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_beyond_the_log_is_no_promise() {
-        let found = recovered(vec![member(), hard(2, 2, 9), entries(2..4, 2)]);
+    fn a_commit_beyond_the_log_is_refused() {
+        let found = recovered(vec![member(), entries(2..4, 2), hard(2, 2, 3)]);
         assert_eq!(
             found.journal.hard,
             Hard {
@@ -470,6 +474,7 @@ mod tests {
                 commit: 3
             }
         );
+        assert!(recover(vec![member(), entries(2..4, 2), hard(2, 2, 4)]).is_err());
     }
 
     #[test]

@@ -981,6 +981,8 @@ fn checkpoint_of(
     entries: Vec<crate::record::LogEntry>,
 ) -> Record {
     let Hard { term, vote, commit } = hard;
+    // Never more than what this record holds.
+    let commit = commit.min(snapshot.index + entries.len() as u64);
     let members = members.clone();
     Record::Checkpoint(Box::new(ManagerCheckpoint {
         member,

@@ -99,6 +99,8 @@ pub struct Cluster {
     /// One step in this many loses power while it writes; 0 for none.
     pub power_loss_one_in: u64,
     pub power_losses: u64,
+    /// The next write of this manager that has entries in it keeps this many records only.
+    pub cut_next_entries: Option<(NodeId, usize)>,
     /// One message in this many is lost; 0 for none.
     pub lose_one_in: u64,
     /// One message in this many arrives twice, the second time late; 0 for none.
@@ -128,6 +130,7 @@ impl Cluster {
             notices: Vec::new(),
             power_loss_one_in: 0,
             power_losses: 0,
+            cut_next_entries: None,
             lose_one_in: 0,
             repeat_one_in: 0,
             unchecked: false,
@@ -363,13 +366,26 @@ impl Cluster {
     fn carry_out(&mut self, node: NodeId, effects: Effects) {
         self.digest(&effects);
         let writes = !effects.persist.is_empty() && effects.fatal.is_none();
+        let appends = effects
+            .persist
+            .iter()
+            .any(|record| matches!(record, Record::Entries(_)));
+        if let Some((_, keep)) = self
+            .cut_next_entries
+            .filter(|(cut, _)| appends && *cut == node)
+        {
+            self.cut_next_entries = None;
+            return self.lose_power(node, effects.persist, keep, Tear::Lose);
+        }
         if writes && self.chance(self.power_loss_one_in) {
             let tear = if self.chance(2) {
                 Tear::Lose
             } else {
                 Tear::Tear
             };
-            return self.lose_power(node, effects.persist, tear);
+            let count = effects.persist.len() as u64;
+            let keep = usize::try_from(self.rng.next_u64() % count).expect("small");
+            return self.lose_power(node, effects.persist, keep, tear);
         }
         let host = self.hosts.get_mut(&node).expect("known");
         for record in effects.persist {
@@ -394,16 +410,14 @@ impl Cluster {
         one_in > 0 && self.rng.next_u64().is_multiple_of(one_in)
     }
 
-    fn lose_power(&mut self, node: NodeId, records: Vec<Record>, tear: Tear) {
+    fn lose_power(&mut self, node: NodeId, records: Vec<Record>, keep: usize, tear: Tear) {
         self.power_losses += 1;
-        let count = records.len() as u64;
-        let keep = self.rng.next_u64() % count;
         let back = self.now + 50 * MILLISECOND + self.rng.next_u64() % (400 * MILLISECOND);
         let host = self.hosts.get_mut(&node).expect("known");
         // The very first write of a life torn is an identity lost: see the journal.
         let torn = tear == Tear::Tear && !host.disk.is_empty();
         let mut records = records.into_iter();
-        for record in records.by_ref().take(usize::try_from(keep).expect("small")) {
+        for record in records.by_ref().take(keep) {
             write(&mut host.disk, record);
         }
         if torn {

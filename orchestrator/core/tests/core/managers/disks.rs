@@ -3,7 +3,7 @@
 use wavetank_core::{Message, Record, Stored};
 use wavetank_model::{NodeId, Notice};
 
-use super::cluster::{Cluster, MILLISECOND, SECOND, others};
+use super::cluster::{Cluster, MILLISECOND, SECOND, others, put};
 
 #[test]
 fn all_managers_restart_from_their_disks() {
@@ -48,6 +48,40 @@ fn nothing_acknowledged_is_lost_when_power_fails_during_writes() {
         losses += cluster.power_losses;
     }
     assert!(losses > 200, "only {losses} power losses");
+}
+
+/// A manager has entries that were never committed. Others take their places, in one write with
+/// the news that these are committed, and only a part of that write survives.
+#[test]
+fn half_a_write_never_commits_what_it_was_to_replace() {
+    for keep in 0..3 {
+        let mut cluster = Cluster::new(3, 70);
+        let old = cluster.await_leader();
+        cluster.put("a", "1");
+        cluster.isolate(old, true);
+        for _ in 0..3 {
+            let id = cluster.next_request();
+            cluster.send(
+                id.client,
+                old,
+                Message::Request {
+                    id,
+                    operation: put("a", "lost"),
+                },
+            );
+        }
+        cluster.run_until("another leader", 20 * SECOND, |cluster| {
+            cluster.leader().is_some_and(|leader| leader != old)
+        });
+        cluster.put("a", "2");
+        cluster.put("a", "3");
+        cluster.cut_next_entries = Some((old, keep));
+        cluster.isolate(old, false);
+        cluster.run_for(5 * SECOND);
+        assert_eq!(cluster.power_losses, 1);
+        cluster.await_agreement();
+        assert_eq!(cluster.get("a").as_deref(), Some("3"));
+    }
 }
 
 #[test]
