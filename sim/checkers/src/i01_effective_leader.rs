@@ -78,10 +78,17 @@ impl Checker for EffectiveLeader {
 impl EffectiveLeader {
     fn notice(&mut self, event: &Event, host: NodeId, notice: &Notice, report: &mut Report) {
         match notice {
-            Notice::RoleChanged { role: ConsensusRole::Leader, epoch } => {
+            Notice::RoleChanged {
+                role: ConsensusRole::Leader,
+                epoch,
+            } => {
                 self.leads(event, host, *epoch, report);
             }
-            Notice::LeaseWon { lease, instance, token: None } => {
+            Notice::LeaseWon {
+                lease,
+                instance,
+                token: None,
+            } => {
                 self.won(event, host, lease, *instance);
             }
             Notice::LeaseLost { lease, instance } => {
@@ -116,9 +123,17 @@ impl EffectiveLeader {
         let holder = instance.to_string();
         *lease.terms.entry(holder.clone()).or_default() += 1;
         if lease.believers.len() < 2 {
-            lease.believers.values_mut().for_each(|belief| belief.wrote = None);
+            lease
+                .believers
+                .values_mut()
+                .for_each(|belief| belief.wrote = None);
         }
-        let belief = Belief { host, instance, event: event.id, wrote: None };
+        let belief = Belief {
+            host,
+            instance,
+            event: event.id,
+            wrote: None,
+        };
         lease.believers.insert(holder, belief);
     }
 
@@ -130,7 +145,12 @@ impl EffectiveLeader {
 
     fn applied(&mut self, event: &Event, report: &mut Report) {
         for change in report.model.store.fresh_changes(event) {
-            let Change::Entry { lease: Some(name), token, holder: Some(holder), .. } = change
+            let Change::Entry {
+                lease: Some(name),
+                token,
+                holder: Some(holder),
+                ..
+            } = change
             else {
                 continue;
             };
@@ -162,7 +182,13 @@ impl Lease {
     ) -> Option<Breach<'static>> {
         let breach = |kind, cause, first: Option<EventId>| {
             let witnesses = first.into_iter().chain([event.id]).collect();
-            Some(Breach { checker: ID, kind, cause, at: event.at, witnesses })
+            Some(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: event.at,
+                witnesses,
+            })
         };
         let last = self.fenced.replace((token, holder.to_owned(), event.id));
         if let Some((before, other, first)) = last {
@@ -262,7 +288,14 @@ mod tests {
 
     fn win(trace: &mut Trace, agent: u32, task: u64) {
         let (lease, instance) = ("l".into(), instance(task, 1));
-        trace.notice(NodeId::agent(agent), Notice::LeaseWon { lease, instance, token: None });
+        trace.notice(
+            NodeId::agent(agent),
+            Notice::LeaseWon {
+                lease,
+                instance,
+                token: None,
+            },
+        );
     }
 
     #[test]
@@ -284,7 +317,10 @@ mod tests {
         trace.host(NodeId::agent(1), wavetank_trace::HostState::Killed);
         win(&mut trace, 2, 2);
         trace.apply(vec![write(2, None)]);
-        let ended = TaskStatus { state: TaskState::Failed, ..TaskStatus::pending() };
+        let ended = TaskStatus {
+            state: TaskState::Failed,
+            ..TaskStatus::pending()
+        };
         trace.moved(2, 2, TaskState::Running, ended);
         win(&mut trace, 1, 1);
         trace.apply(vec![write(1, None)]);

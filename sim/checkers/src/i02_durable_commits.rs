@@ -87,8 +87,15 @@ impl Checker for DurableCommits {
                 }
             }
             Payload::Host { state, .. } => self.host(event, *state, report),
-            Payload::ClientInvoked { request, operation: Operation::Put { key, value, .. } } => {
-                let write = Write { key: key.clone(), value: value.clone(), at: Vec::new() };
+            Payload::ClientInvoked {
+                request,
+                operation: Operation::Put { key, value, .. },
+            } => {
+                let write = Write {
+                    key: key.clone(),
+                    value: value.clone(),
+                    at: Vec::new(),
+                };
                 self.writes.insert(*request, write);
             }
             Payload::ClientReturned { request, result } => {
@@ -104,9 +111,19 @@ impl Checker for DurableCommits {
 impl DurableCommits {
     fn notice(&mut self, event: &Event, host: NodeId, notice: &Notice, report: &mut Report) {
         match notice {
-            Notice::Applied { revision, epoch, digest, changes } => {
+            Notice::Applied {
+                revision,
+                epoch,
+                digest,
+                changes,
+            } => {
                 self.in_order(event, host, *revision, report);
-                let entry = Entry { epoch: *epoch, digest: *digest, event: event.id, host };
+                let entry = Entry {
+                    epoch: *epoch,
+                    digest: *digest,
+                    event: event.id,
+                    host,
+                };
                 self.compare(event, *revision, entry, changes, report);
                 self.remember_writes(*revision, changes);
                 self.caught_up(host, *revision);
@@ -126,7 +143,9 @@ impl DurableCommits {
     }
 
     fn host(&mut self, event: &Event, state: HostState, report: &Report) {
-        let Some(host) = event.host.filter(|host| host.role == NodeRole::Manager) else { return };
+        let Some(host) = event.host.filter(|host| host.role == NodeRole::Manager) else {
+            return;
+        };
         if state == HostState::Started || is_death(state) {
             self.applied.insert(host, None);
         }
@@ -141,14 +160,20 @@ impl DurableCommits {
     }
 
     fn caught_up(&mut self, host: NodeId, revision: Revision) {
-        if self.forgetful.get(&host).is_some_and(|newest| revision >= *newest) {
+        if self
+            .forgetful
+            .get(&host)
+            .is_some_and(|newest| revision >= *newest)
+        {
             self.forgetful.remove(&host);
         }
     }
 
     fn in_order(&mut self, event: &Event, host: NodeId, revision: Revision, report: &mut Report) {
         let before = self.applied.insert(host, Some(revision)).flatten();
-        let Some(before) = before.filter(|before| before.next() != revision) else { return };
+        let Some(before) = before.filter(|before| before.next() != revision) else {
+            return;
+        };
         report.findings.add(Breach {
             checker: ID,
             kind: "applied-out-of-order",
@@ -168,7 +193,11 @@ impl DurableCommits {
     ) {
         let Some(first) = self.entries.get(&revision) else {
             // A position that is older than all that is remembered can no longer be compared.
-            if self.entries.first_key_value().is_none_or(|(oldest, _)| revision > *oldest) {
+            if self
+                .entries
+                .first_key_value()
+                .is_none_or(|(oldest, _)| revision > *oldest)
+            {
                 self.remember(event, revision, entry, changes, report);
             }
             return;
@@ -226,7 +255,9 @@ impl DurableCommits {
 
     fn remember_writes(&mut self, revision: Revision, changes: &[Change]) {
         for change in changes {
-            let Change::Entry { key, value, .. } = change else { continue };
+            let Change::Entry { key, value, .. } = change else {
+                continue;
+            };
             for write in self.writes.values_mut() {
                 let new = write.at.last() != Some(&revision);
                 if new && write.key == *key && write.value == *value {
@@ -244,7 +275,9 @@ impl DurableCommits {
         report: &mut Report,
     ) {
         let write = self.writes.remove(&request);
-        let Ok(Outcome::Done { revision }) = result else { return };
+        let Ok(Outcome::Done { revision }) = result else {
+            return;
+        };
         let client = request.client;
         let (kind, cause) = if *revision > report.model.store.revision {
             let cause = format!("{client} was told of entry {revision}, which nobody has applied");
@@ -259,7 +292,13 @@ impl DurableCommits {
             return;
         };
         let (at, witnesses) = (event.at, vec![event.id]);
-        report.findings.add(Breach { checker: ID, kind, cause, at, witnesses });
+        report.findings.add(Breach {
+            checker: ID,
+            kind,
+            cause,
+            at,
+            witnesses,
+        });
     }
 }
 
@@ -270,12 +309,22 @@ mod tests {
     use wavetank_model::NodeStatus;
 
     fn put(key: &str) -> Operation {
-        Operation::Put { key: key.into(), value: "v".into(), claim: None }
+        Operation::Put {
+            key: key.into(),
+            value: "v".into(),
+            claim: None,
+        }
     }
 
     fn entry(key: &str) -> Change {
         let (key, value) = (key.into(), "v".into());
-        Change::Entry { key, value, lease: None, token: None, holder: None }
+        Change::Entry {
+            key,
+            value,
+            lease: None,
+            token: None,
+            holder: None,
+        }
     }
 
     #[test]
@@ -323,9 +372,20 @@ mod tests {
         let revision = trace.apply(vec![entry("other")]);
         trace.returned(first, Ok(Outcome::Done { revision }));
         let second = trace.invoked(2, put("k"));
-        trace.returned(second, Ok(Outcome::Done { revision: Revision(77) }));
+        trace.returned(
+            second,
+            Ok(Outcome::Done {
+                revision: Revision(77),
+            }),
+        );
         let found = trace.findings(&["I2"]);
-        assert_eq!(found, ["I2/acknowledged-write-missing", "I2/acknowledged-not-committed"]);
+        assert_eq!(
+            found,
+            [
+                "I2/acknowledged-write-missing",
+                "I2/acknowledged-not-committed"
+            ]
+        );
     }
 
     #[test]

@@ -73,10 +73,14 @@ impl BoundedInstances {
             match change {
                 Change::Service { spec, .. } => {
                     let limit = limit(spec, model);
-                    let before = self.limits.insert(spec.name.clone(), limit).unwrap_or(limit);
+                    let before = self
+                        .limits
+                        .insert(spec.name.clone(), limit)
+                        .unwrap_or(limit);
                     if before > limit {
                         let kept = self.lowered.get(&spec.name).map_or(0, |(kept, _)| *kept);
-                        self.lowered.insert(spec.name.clone(), (before.max(kept), event.at));
+                        self.lowered
+                            .insert(spec.name.clone(), (before.max(kept), event.at));
                     }
                 }
                 Change::ServiceRemoved { service } => {
@@ -95,7 +99,9 @@ impl BoundedInstances {
                 continue;
             }
             let name = &step.after.service;
-            let Some(service) = model.store.services.get(name) else { continue };
+            let Some(service) = model.store.services.get(name) else {
+                continue;
+            };
             let count = counted(model, name);
             let limit = self.limit_now(event, service, model);
             if count > limit {
@@ -119,10 +125,14 @@ impl BoundedInstances {
     }
 
     fn check_truth(&self, event: &Event, report: &mut Report) {
-        let Payload::ContainerStarted { container, .. } = &event.payload else { return };
+        let Payload::ContainerStarted { container, .. } = &event.payload else {
+            return;
+        };
         let Some(host) = event.host else { return };
         let model = &report.model;
-        let Some(started) = model.containers.of_container(host, container) else { return };
+        let Some(started) = model.containers.of_container(host, container) else {
+            return;
+        };
         if !counts(started, model) {
             return;
         }
@@ -141,7 +151,13 @@ impl BoundedInstances {
             started.id, other.id, other.host
         );
         let witnesses = vec![other.event, event.id];
-        report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+        report.findings.add(Breach {
+            checker: ID,
+            kind,
+            cause,
+            at: event.at,
+            witnesses,
+        });
     }
 
     fn clash(&self, one: &Instance, other: &Instance, model: &Model) -> Option<&'static str> {
@@ -149,7 +165,11 @@ impl BoundedInstances {
             return Some("two-containers-of-a-task");
         }
         let single = |volume: &&String| self.has_one_writer(volume, model);
-        let same = one.volumes.iter().filter(single).any(|volume| other.volumes.contains(volume));
+        let same = one
+            .volumes
+            .iter()
+            .filter(single)
+            .any(|volume| other.volumes.contains(volume));
         if !same {
             return None;
         }
@@ -192,7 +212,9 @@ fn counted(model: &Model, service: &ServiceName) -> u64 {
         node.is_some_and(|node| node.availability == Availability::Drain)
     };
     let tasks = model.store.tasks_of(service);
-    tasks.filter(|(_, task)| task.is_wanted() && !drained(task)).count() as u64
+    tasks
+        .filter(|(_, task)| task.is_wanted() && !drained(task))
+        .count() as u64
 }
 
 #[cfg(test)]

@@ -48,7 +48,9 @@ impl Checker for TruthfulExits {
     }
 
     fn observe(&mut self, event: &Event, report: &mut Report) {
-        let Payload::Notice { notice } = &event.payload else { return };
+        let Payload::Notice { notice } = &event.payload else {
+            return;
+        };
         match notice {
             Notice::ExitObserved { instance, exit } => {
                 if let Some(host) = event.host {
@@ -71,16 +73,30 @@ impl Checker for TruthfulExits {
 /// The exit that a status claims for its own attempt.
 fn ended(task: TaskId, status: &TaskStatus) -> Option<(InstanceId, ExitStatus)> {
     let ends = status.state == TaskState::Backoff || status.state.is_terminal();
-    let exit = status.exit.filter(|_| ends && status.state != TaskState::Lost)?;
-    Some((InstanceId { task, attempt: status.attempt }, exit))
+    let exit = status
+        .exit
+        .filter(|_| ends && status.state != TaskState::Lost)?;
+    Some((
+        InstanceId {
+            task,
+            attempt: status.attempt,
+        },
+        exit,
+    ))
 }
 
 impl TruthfulExits {
     fn applied(&mut self, event: &Event, report: &mut Report) {
-        let steps: Vec<_> = report.model.store.steps().iter().filter_map(|step| {
-            let (instance, exit) = ended(step.task, &step.after.status)?;
-            Some((step.after.node?, instance, exit))
-        }).collect();
+        let steps: Vec<_> = report
+            .model
+            .store
+            .steps()
+            .iter()
+            .filter_map(|step| {
+                let (instance, exit) = ended(step.task, &step.after.status)?;
+                Some((step.after.node?, instance, exit))
+            })
+            .collect();
         for (host, instance, exit) in steps {
             self.check(event, host, None, instance, exit, report);
         }
@@ -103,9 +119,17 @@ impl TruthfulExits {
         let found = untrue(&report.model, host, instance, exit)
             .map(|(kind, cause, witness)| (kind, cause, witness.into_iter().collect()))
             .or_else(|| self.rewritten(event, voice, instance, exit, &report.model));
-        let Some((kind, cause, mut witnesses)) = found else { return };
+        let Some((kind, cause, mut witnesses)) = found else {
+            return;
+        };
         witnesses.push(event.id);
-        report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+        report.findings.add(Breach {
+            checker: ID,
+            kind,
+            cause,
+            at: event.at,
+            witnesses,
+        });
     }
 
     fn rewritten(
@@ -119,17 +143,28 @@ impl TruthfulExits {
         if voice.is_some() && !model.store.tasks.contains_key(&instance.task) {
             return None;
         }
-        let said = Said { exit, at: event.at, event: event.id };
+        let said = Said {
+            exit,
+            at: event.at,
+            event: event.id,
+        };
         let first = self.said.entry((instance, voice)).or_insert(said);
         if first.exit == exit {
             return None;
         }
         if voice.is_some_and(|host| is_void(model, host, first.at)) {
-            *first = Said { exit, at: event.at, event: event.id };
+            *first = Said {
+                exit,
+                at: event.at,
+                event: event.id,
+            };
             return None;
         }
-        let cause =
-            format!("the exit of {instance} was {} and became {}", said_as(first.exit), said_as(exit));
+        let cause = format!(
+            "the exit of {instance} was {} and became {}",
+            said_as(first.exit),
+            said_as(exit)
+        );
         Some(("exit-rewritten", cause, vec![first.event]))
     }
 }
@@ -140,7 +175,11 @@ fn is_void(model: &Model, host: NodeId, said_at: VirtualTime) -> bool {
         .disturbance
         .died_at(host)
         .is_some_and(|died| died >= said_at && died.since(said_at) <= model.void_window());
-    died_soon || model.disturbance.forgot_at(host).is_some_and(|forgot| forgot >= said_at)
+    died_soon
+        || model
+            .disturbance
+            .forgot_at(host)
+            .is_some_and(|forgot| forgot >= said_at)
 }
 
 fn untrue(
@@ -165,7 +204,10 @@ fn untrue(
     if carried || !known || exit.code == ExitCode::Unknown {
         return None;
     }
-    let cause = format!("{id} is said to have ended with {}, but it has not ended", exit.code);
+    let cause = format!(
+        "{id} is said to have ended with {}, but it has not ended",
+        exit.code
+    );
     Some(("exit-invented", cause, None))
 }
 
@@ -184,11 +226,17 @@ fn differs(
             || end.because == ExitCause::PowerLoss
             || forced
             || forgot.is_some_and(|forgot| forgot >= end.at);
-        let cause = format!("the exit of {id} is said to be unknown; it was {}", truth.code);
+        let cause = format!(
+            "the exit of {id} is said to be unknown; it was {}",
+            truth.code
+        );
         return (!honest).then_some(("exit-withheld", cause));
     }
     if exit.code != truth.code {
-        let cause = format!("{id} is said to have ended with {}; it was {}", exit.code, truth.code);
+        let cause = format!(
+            "{id} is said to have ended with {}; it was {}",
+            exit.code, truth.code
+        );
         return Some(("wrong-exit-code", cause));
     }
     if exit.oom_killed != truth.oom_killed {
@@ -205,8 +253,14 @@ fn differs(
 }
 
 fn said_as(exit: ExitStatus) -> String {
-    let time = exit.exited_at.map_or("without a time".to_owned(), |at| format!("at {}", at.0));
-    let memory = if exit.oom_killed { ", killed for memory" } else { "" };
+    let time = exit
+        .exited_at
+        .map_or("without a time".to_owned(), |at| format!("at {}", at.0));
+    let memory = if exit.oom_killed {
+        ", killed for memory"
+    } else {
+        ""
+    };
     format!("{} {time}{memory}", exit.code)
 }
 
@@ -223,10 +277,19 @@ mod tests {
         trace.exited(1, 1, 1, exit(7), ExitCause::Itself);
         if forgotten {
             let container = crate::testing::container(1, 1);
-            trace.push(Some(NodeId::agent(1)), Payload::ContainerExitForgotten { container });
+            trace.push(
+                Some(NodeId::agent(1)),
+                Payload::ContainerExitForgotten { container },
+            );
         }
         let instance = instance(1, 1);
-        trace.notice(NodeId::agent(1), Notice::ExitObserved { instance, exit: said });
+        trace.notice(
+            NodeId::agent(1),
+            Notice::ExitObserved {
+                instance,
+                exit: said,
+            },
+        );
         let status = failed(Reason::ExitedNonZero, Some(said), 1, 6);
         trace.reported(1, &task, TaskState::Running, status);
         trace
@@ -235,27 +298,52 @@ mod tests {
     #[test]
     fn the_truth_passes() {
         assert!(ended_with(exit(7), false).findings(&["I5"]).is_empty());
-        assert!(ended_with(unknown_exit(), true).findings(&["I5"]).is_empty());
+        assert!(
+            ended_with(unknown_exit(), true)
+                .findings(&["I5"])
+                .is_empty()
+        );
     }
 
     #[test]
     fn another_code_fails() {
-        assert_eq!(ended_with(exit(0), false).findings(&["I5"]), ["I5/wrong-exit-code"]);
-        assert_eq!(ended_with(exit(0), true).findings(&["I5"]), ["I5/wrong-exit-code"]);
+        assert_eq!(
+            ended_with(exit(0), false).findings(&["I5"]),
+            ["I5/wrong-exit-code"]
+        );
+        assert_eq!(
+            ended_with(exit(0), true).findings(&["I5"]),
+            ["I5/wrong-exit-code"]
+        );
     }
 
     #[test]
     fn unknown_without_need_fails() {
-        assert_eq!(ended_with(unknown_exit(), false).findings(&["I5"]), ["I5/exit-withheld"]);
+        assert_eq!(
+            ended_with(unknown_exit(), false).findings(&["I5"]),
+            ["I5/exit-withheld"]
+        );
     }
 
     #[test]
     fn a_wrong_memory_flag_or_time_fails() {
-        let oom = ExitStatus { oom_killed: true, ..exit(7) };
-        assert_eq!(ended_with(oom, false).findings(&["I5"]), ["I5/wrong-oom-flag"]);
+        let oom = ExitStatus {
+            oom_killed: true,
+            ..exit(7)
+        };
+        assert_eq!(
+            ended_with(oom, false).findings(&["I5"]),
+            ["I5/wrong-oom-flag"]
+        );
         let late = Some(wavetank_port::WallTime(9_000_000_000));
-        let late = ExitStatus { exited_at: late, ..exit(7) };
-        assert_eq!(ended_with(late, false).findings(&["I5"]), ["I5/wrong-exit-time"]);
+        let late = ExitStatus {
+            exited_at: late,
+            ..exit(7)
+        };
+        assert_eq!(
+            ended_with(late, false).findings(&["I5"]),
+            ["I5/wrong-exit-time"]
+        );
     }
 
     #[test]

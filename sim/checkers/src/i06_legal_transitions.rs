@@ -43,11 +43,30 @@ impl Checker for LegalTransitions {
 
     fn observe(&mut self, event: &Event, report: &mut Report) {
         match (&event.payload, event.host) {
-            (Payload::Notice { notice: Notice::TaskMoved { task, from, status, .. } }, Some(host)) => {
+            (
+                Payload::Notice {
+                    notice:
+                        Notice::TaskMoved {
+                            task, from, status, ..
+                        },
+                },
+                Some(host),
+            ) => {
                 self.agent_moved(event, host, *task, *from, status, report);
             }
-            (Payload::Notice { notice: Notice::Applied { .. } }, _) => {
-                let found: Vec<_> = report.model.store.steps().iter().filter_map(store_breach).collect();
+            (
+                Payload::Notice {
+                    notice: Notice::Applied { .. },
+                },
+                _,
+            ) => {
+                let found: Vec<_> = report
+                    .model
+                    .store
+                    .steps()
+                    .iter()
+                    .filter_map(store_breach)
+                    .collect();
                 for (kind, cause, witness) in found {
                     add(report, event, &kind, cause, witness);
                 }
@@ -63,7 +82,13 @@ impl Checker for LegalTransitions {
 
 fn add(report: &mut Report, event: &Event, kind: &str, cause: String, witness: Option<EventId>) {
     let witnesses = witness.into_iter().chain([event.id]).collect();
-    report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+    report.findings.add(Breach {
+        checker: ID,
+        kind,
+        cause,
+        at: event.at,
+        witnesses,
+    });
 }
 
 impl LegalTransitions {
@@ -72,7 +97,10 @@ impl LegalTransitions {
         if forgot {
             self.agents.retain(|(node, _), _| *node != host);
         } else if state == HostState::Started {
-            let own = self.agents.iter_mut().filter(|((node, _), _)| *node == host);
+            let own = self
+                .agents
+                .iter_mut()
+                .filter(|((node, _), _)| *node == host);
             own.for_each(|(_, known)| known.restarted = true);
         }
     }
@@ -94,8 +122,14 @@ impl LegalTransitions {
         status: &TaskStatus,
         report: &mut Report,
     ) {
-        let Some(record) = report.model.store.tasks.get(&task) else { return };
-        let known = Known { status: status.clone(), event: event.id, restarted: false };
+        let Some(record) = report.model.store.tasks.get(&task) else {
+            return;
+        };
+        let known = Known {
+            status: status.clone(),
+            event: event.id,
+            restarted: false,
+        };
         let before = self.agents.insert((host, task), known);
         let stored = record.status.sequence;
         let found = match &before {
@@ -103,7 +137,9 @@ impl LegalTransitions {
             None if report.model.disturbance.forgot_at(host).is_some() => None,
             None => first_move(from, status),
         };
-        let Some((kind, what)) = owner_breach(status).or(found) else { return };
+        let Some((kind, what)) = owner_breach(status).or(found) else {
+            return;
+        };
         let cause = format!("{host} moved {task} {what}");
         add(report, event, &kind, cause, before.map(|known| known.event));
     }
@@ -113,7 +149,10 @@ fn owner_breach(status: &TaskStatus) -> Option<(String, String)> {
     let managers_own = [TaskState::Pending, TaskState::Assigned, TaskState::Lost];
     managers_own.contains(&status.state).then(|| {
         let kind = format!("agent-wrote-{}", status.state);
-        (kind, format!("to {}, which only managers may", status.state))
+        (
+            kind,
+            format!("to {}, which only managers may", status.state),
+        )
     })
 }
 
@@ -136,12 +175,17 @@ fn moved_on(
     let went_back = status.sequence <= known.status.sequence;
     if known.restarted && went_back && status.sequence > stored {
         let attempts = [status.attempt, status.attempt.saturating_sub(1)];
-        let legal = attempts.iter().any(|attempt| may_follow(from, *attempt, status));
+        let legal = attempts
+            .iter()
+            .any(|attempt| may_follow(from, *attempt, status));
         return (!legal).then(|| illegal("agent", from, status));
     }
     if from != known.status.state {
         let kind = format!("agent-from-{from}-not-{}", known.status.state);
-        return Some((kind, format!("from {from}, but it was {}", known.status.state)));
+        return Some((
+            kind,
+            format!("from {from}, but it was {}", known.status.state),
+        ));
     }
     step_breach("agent", &known.status, status)
 }
@@ -158,9 +202,8 @@ fn step_breach(who: &str, before: &TaskStatus, after: &TaskStatus) -> Option<(St
 }
 
 fn may_follow(from: TaskState, from_attempt: u32, to: &TaskStatus) -> bool {
-    let ready_changed = from == TaskState::Running
-        && to.state == TaskState::Running
-        && to.attempt == from_attempt;
+    let ready_changed =
+        from == TaskState::Running && to.state == TaskState::Running && to.attempt == from_attempt;
     ready_changed || from.may_become(from_attempt, to.state, to.attempt)
 }
 
@@ -175,15 +218,28 @@ fn store_breach(step: &TaskStep) -> Option<(String, String, Option<EventId>)> {
         let new = matches!(after.status.state, TaskState::Pending | TaskState::Assigned)
             && step.from.is_none();
         let kind = format!("store-new-{}", after.status.state);
-        return (!new).then(|| (kind, format!("{task} appeared as {}", after.status.state), None));
+        return (!new).then(|| {
+            (
+                kind,
+                format!("{task} appeared as {}", after.status.state),
+                None,
+            )
+        });
     };
     let stated = step.from.is_some_and(|from| from != before.status.state);
     let found = identity_breach(before, after).or_else(|| status_breach(before, after));
     let (kind, what) = match found {
-        None if stated => ("store-from-differs".to_owned(), "from a state that it was not in".into()),
+        None if stated => (
+            "store-from-differs".to_owned(),
+            "from a state that it was not in".into(),
+        ),
         found => found?,
     };
-    Some((kind, format!("the store moved {task} {what}"), Some(before.event)))
+    Some((
+        kind,
+        format!("the store moved {task} {what}"),
+        Some(before.event),
+    ))
 }
 
 fn identity_breach(before: &TaskRecord, after: &TaskRecord) -> Option<(String, String)> {
@@ -226,7 +282,10 @@ mod tests {
     fn a_whole_life_passes() {
         let mut trace = Trace::started(&spec());
         let task = trace.up(1, 1);
-        let unready = TaskStatus { ready: false, ..status(TaskState::Running, 1, 6) };
+        let unready = TaskStatus {
+            ready: false,
+            ..status(TaskState::Running, 1, 6)
+        };
         trace.reported(1, &task, TaskState::Running, unready);
         let waits = TaskStatus {
             reason: Some(Reason::ExitedNonZero),
@@ -234,8 +293,16 @@ mod tests {
             ..status(TaskState::Backoff, 1, 7)
         };
         trace.reported(1, &task, TaskState::Running, waits);
-        trace.reported(1, &task, TaskState::Backoff, status(TaskState::Creating, 2, 8));
-        let lost = TaskStatus { reason: Some(Reason::NodeDown), ..status(TaskState::Lost, 2, 8) };
+        trace.reported(
+            1,
+            &task,
+            TaskState::Backoff,
+            status(TaskState::Creating, 2, 8),
+        );
+        let lost = TaskStatus {
+            reason: Some(Reason::NodeDown),
+            ..status(TaskState::Lost, 2, 8)
+        };
         trace.apply(vec![task.change(Some(TaskState::Creating), lost)]);
         trace.apply(vec![removed(1)]);
         assert_eq!(trace.findings(&["I6"]), Vec::<String>::new());
@@ -248,11 +315,16 @@ mod tests {
         let task2 = trace.up(2, 1);
         trace.moved(1, 1, TaskState::Running, status(TaskState::Creating, 1, 6));
         assert_eq!(trace.findings(&["I6"]), ["I6/agent-running-to-creating"]);
-        trace.apply(vec![task.change(Some(TaskState::Running), status(TaskState::Pulling, 1, 6))]);
+        trace.apply(vec![
+            task.change(Some(TaskState::Running), status(TaskState::Pulling, 1, 6)),
+        ]);
         let skipped = failed(Reason::ExitedNonZero, Some(exit(1)), 1, 9);
         trace.apply(vec![task2.change(Some(TaskState::Running), skipped)]);
         let found = trace.findings(&["I6"]);
-        assert_eq!(found[1..], ["I6/store-running-to-pulling", "I6/store-sequence"]);
+        assert_eq!(
+            found[1..],
+            ["I6/store-running-to-pulling", "I6/store-sequence"]
+        );
     }
 
     #[test]
@@ -268,7 +340,10 @@ mod tests {
         trace.host(NodeId::agent(1), HostState::Killed);
         trace.host(NodeId::agent(1), HostState::Started);
         trace.moved(1, 1, TaskState::Running, ended);
-        assert_eq!(trace.findings(&["I6"]), ["I6/agent-from-running-not-failed"]);
+        assert_eq!(
+            trace.findings(&["I6"]),
+            ["I6/agent-from-running-not-failed"]
+        );
     }
 
     #[test]
@@ -276,10 +351,17 @@ mod tests {
         let mut trace = Trace::started(&spec());
         let known = trace.up(1, 1).desired(DesiredState::Shutdown);
         let running = status(TaskState::Running, 1, 5);
-        trace.apply(vec![known.change(Some(TaskState::Running), running.clone())]);
-        trace.apply(vec![task(1, 1).change(Some(TaskState::Running), running.clone())]);
+        trace.apply(vec![
+            known.change(Some(TaskState::Running), running.clone()),
+        ]);
+        trace.apply(vec![
+            task(1, 1).change(Some(TaskState::Running), running.clone()),
+        ]);
         trace.apply(vec![task(1, 2).change(Some(TaskState::Running), running)]);
         let found = trace.findings(&["I6"]);
-        assert_eq!(found, ["I6/store-desired-went-back", "I6/store-node-changed"]);
+        assert_eq!(
+            found,
+            ["I6/store-desired-went-back", "I6/store-node-changed"]
+        );
     }
 }

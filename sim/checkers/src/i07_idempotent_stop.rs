@@ -31,17 +31,31 @@ impl Checker for IdempotentStop {
     }
 
     fn observe(&mut self, event: &Event, report: &mut Report) {
-        let (Payload::Notice { notice: Notice::TaskMoved { task, from, status, .. } }, Some(host)) =
-            (&event.payload, event.host)
+        let (
+            Payload::Notice {
+                notice:
+                    Notice::TaskMoved {
+                        task, from, status, ..
+                    },
+            },
+            Some(host),
+        ) = (&event.payload, event.host)
         else {
             return;
         };
-        let id = InstanceId { task: *task, attempt: status.attempt };
-        let Some(stop) = report.model.agents.stop(host, id).copied() else { return };
+        let id = InstanceId {
+            task: *task,
+            attempt: status.attempt,
+        };
+        let Some(stop) = report.model.agents.stop(host, id).copied() else {
+            return;
+        };
         if stop.reason == Reason::HealthcheckFailed {
             return;
         }
-        let Some((kind, what)) = wrong_end(&report.model, host, id, *from, status) else { return };
+        let Some((kind, what)) = wrong_end(&report.model, host, id, *from, status) else {
+            return;
+        };
         report.findings.add(Breach {
             checker: ID,
             kind,
@@ -53,8 +67,17 @@ impl Checker for IdempotentStop {
 
     fn finish(&mut self, end: VirtualTime, report: &mut Report) {
         let mut found = Vec::new();
-        for instance in report.model.containers.all().filter(|instance| instance.is_live()) {
-            let stop = report.model.agents.stop(instance.host, instance.id).copied();
+        for instance in report
+            .model
+            .containers
+            .all()
+            .filter(|instance| instance.is_live())
+        {
+            let stop = report
+                .model
+                .agents
+                .stop(instance.host, instance.id)
+                .copied();
             let Some(stop) = stop.filter(|stop| stop.reason != Reason::HealthcheckFailed) else {
                 continue;
             };
@@ -68,7 +91,13 @@ impl Checker for IdempotentStop {
         }
         for (cause, witnesses) in found {
             let kind = "stop-without-effect";
-            report.findings.add(Breach { checker: ID, kind, cause, at: end, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: end,
+                witnesses,
+            });
         }
     }
 }
@@ -104,10 +133,18 @@ fn wrong_end(
             );
             let never_ran = truth.is_none_or(|instance| instance.started_at.is_none());
             let excused = began && never_ran && from != TaskState::Stopping;
-            (!excused).then(|| ("stop-reported-as-failure", format!("is called failed: {reason}")))
+            (!excused).then(|| {
+                (
+                    "stop-reported-as-failure",
+                    format!("is called failed: {reason}"),
+                )
+            })
         }
         TaskState::Backoff if truth.is_some_and(|instance| instance.started_at.is_some()) => {
-            Some(("restarted-after-stop", format!("waits to be restarted: {reason}")))
+            Some((
+                "restarted-after-stop",
+                format!("waits to be restarted: {reason}"),
+            ))
         }
         _ => None,
     }
@@ -117,9 +154,9 @@ fn wrong_end(
 fn raced(truth: Option<&Instance>) -> bool {
     let Some(instance) = truth else { return false };
     instance.forgotten
-        || instance.end.is_some_and(|end| {
-            !matches!(end.because, ExitCause::Terminated | ExitCause::Killed)
-        })
+        || instance
+            .end
+            .is_some_and(|end| !matches!(end.because, ExitCause::Terminated | ExitCause::Killed))
 }
 
 #[cfg(test)]
@@ -131,7 +168,12 @@ mod tests {
         let mut trace = Trace::started(&spec());
         let task = trace.up(1, 1);
         trace.stop_requested(1, 1, 1, Reason::TerminatedByOperator);
-        trace.reported(1, &task, TaskState::Running, status(TaskState::Stopping, 1, 6));
+        trace.reported(
+            1,
+            &task,
+            TaskState::Running,
+            status(TaskState::Stopping, 1, 6),
+        );
         trace.exited(1, 1, 1, exit(143), because);
         trace.reported(1, &task, TaskState::Stopping, end);
         trace.end();

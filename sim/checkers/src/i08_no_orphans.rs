@@ -42,7 +42,13 @@ impl Checker for NoOrphans {
         leftovers(&report.model, end, &mut found);
         ghosts(&report.model, end, &mut found);
         for (kind, cause, witnesses) in found {
-            report.findings.add(Breach { checker: ID, kind, cause, at: end, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: end,
+                witnesses,
+            });
         }
     }
 }
@@ -52,7 +58,11 @@ type Found = Vec<(&'static str, String, Vec<EventId>)>;
 /// The time that tidying up may take.
 fn slack(model: &Model) -> Duration {
     let timers = &model.plan.cluster.timers;
-    let graces = model.store.services.values().map(|service| service.spec.stop_grace);
+    let graces = model
+        .store
+        .services
+        .values()
+        .map(|service| service.spec.stop_grace);
     let grace = graces.max().unwrap_or_default();
     grace + timers.runtime_timeout * 2 + timers.status_poll * 3 + Duration::from_secs(10)
 }
@@ -76,9 +86,14 @@ fn leftovers(model: &Model, end: VirtualTime, found: &mut Found) {
         if !instance.exists() || !is_judged(model, instance.host, end) {
             continue;
         }
-        let Some((kind, why, since)) = needless(model, instance) else { continue };
+        let Some((kind, why, since)) = needless(model, instance) else {
+            continue;
+        };
         if end.since(since) >= slack(model) {
-            let cause = format!("the container of {} on {} {why}", instance.id, instance.host);
+            let cause = format!(
+                "the container of {} on {} {why}",
+                instance.id, instance.host
+            );
             found.push((kind, cause, vec![instance.event]));
         }
     }
@@ -104,13 +119,19 @@ fn needless(model: &Model, instance: &Instance) -> Option<(&'static str, String,
 
 fn ghosts(model: &Model, end: VirtualTime, found: &mut Found) {
     for (id, task) in &model.store.tasks {
-        let Some(host) = task.node.filter(|host| is_judged(model, *host, end)) else { continue };
+        let Some(host) = task.node.filter(|host| is_judged(model, *host, end)) else {
+            continue;
+        };
         if task.status.state != TaskState::Running || end.since(task.state_since) < slack(model) {
             continue;
         }
         let instances = model.containers.of_task(*id);
         let ended = instances.iter().filter(|instance| instance.host == host);
-        let last_end = ended.clone().filter_map(|instance| instance.end).map(|end| end.at).max();
+        let last_end = ended
+            .clone()
+            .filter_map(|instance| instance.end)
+            .map(|end| end.at)
+            .max();
         let recent = last_end.is_some_and(|at| end.since(at) < slack(model));
         if !recent && !ended.clone().any(Instance::is_live) {
             let cause = format!("{id} is running in the store, but no container of it runs");
@@ -164,7 +185,11 @@ mod tests {
         let mut trace = Trace::started(&spec());
         trace.up(1, 1);
         trace.exited(1, 1, 1, exit(1), ExitCause::Itself);
-        let mut down = Trace { events: trace.events.clone(), now: trace.now, ..Trace::default() };
+        let mut down = Trace {
+            events: trace.events.clone(),
+            now: trace.now,
+            ..Trace::default()
+        };
         trace.end();
         assert_eq!(trace.findings(&["I8"]), ["I8/ghost"]);
         down.host(NodeId::agent(1), HostState::PowerLost);

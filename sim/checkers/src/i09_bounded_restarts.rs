@@ -71,7 +71,11 @@ impl Checker for BoundedRestarts {
     fn observe(&mut self, event: &Event, report: &mut Report) {
         match (&event.payload, event.host) {
             (Payload::ContainerStarted { container, .. }, Some(host)) => {
-                let found = report.model.containers.of_container(host, container).cloned();
+                let found = report
+                    .model
+                    .containers
+                    .of_container(host, container)
+                    .cloned();
                 if let Some(instance) = found.filter(|instance| instance.ordered) {
                     self.started(event, &instance, report);
                 }
@@ -94,7 +98,9 @@ impl Checker for BoundedRestarts {
         for task in report.model.store.tasks.values() {
             let finished = task.status.state.is_terminal();
             if finished && end.since(task.state_since) > self.tidy {
-                kept.entry((task.service.clone(), task.slot)).or_default().push(task.event);
+                kept.entry((task.service.clone(), task.slot))
+                    .or_default()
+                    .push(task.event);
             }
         }
         for ((service, slot), witnesses) in kept {
@@ -102,7 +108,13 @@ impl Checker for BoundedRestarts {
                 let kept = witnesses.len();
                 let cause = format!("slot {slot} of {service} keeps {kept} finished tasks");
                 let kind = "records-kept";
-                report.findings.add(Breach { checker: ID, kind, cause, at: end, witnesses });
+                report.findings.add(Breach {
+                    checker: ID,
+                    kind,
+                    cause,
+                    at: end,
+                    witnesses,
+                });
             }
         }
     }
@@ -112,10 +124,15 @@ impl BoundedRestarts {
     fn started(&mut self, event: &Event, instance: &Instance, report: &mut Report) {
         let model = &report.model;
         let task = model.store.tasks.get(&instance.id.task);
-        let Some(spec) = task.and_then(|task| model.store.spec_of(task)) else { return };
+        let Some(spec) = task.and_then(|task| model.store.spec_of(task)) else {
+            return;
+        };
         let policy = spec.restart;
         let before = previous(model, instance);
-        let starts = self.starts.entry((instance.id.task, instance.host)).or_default();
+        let starts = self
+            .starts
+            .entry((instance.id.task, instance.host))
+            .or_default();
         if before.is_some_and(|before| was_stable(model, before, &policy, self.poll)) {
             *starts = Starts::default();
         }
@@ -142,7 +159,13 @@ impl BoundedRestarts {
             found.push(("restarted-too-soon", cause, vec![witness, event.id]));
         }
         for (kind, cause, witnesses) in found {
-            report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: event.at,
+                witnesses,
+            });
         }
     }
 
@@ -153,23 +176,30 @@ impl BoundedRestarts {
             if step.before.is_none() {
                 let times = self.created.entry(place.clone()).or_default();
                 times.push_back(event.at);
-                while times.front().is_some_and(|first| event.at.since(*first) > WINDOW) {
+                while times
+                    .front()
+                    .is_some_and(|first| event.at.since(*first) > WINDOW)
+                {
                     times.pop_front();
                 }
                 if times.len() > self.per_window {
                     let cause = format!(
                         "slot {} of {} got {} new tasks within a minute",
-                        place.1, place.0, times.len()
+                        place.1,
+                        place.0,
+                        times.len()
                     );
                     found.push(("replacement-storm", cause));
                 }
                 let tasks = report.model.store.tasks_of(&place.0);
-                let finished = tasks.filter(|(_, task)| {
-                    task.slot == place.1 && task.status.state.is_terminal()
-                });
+                let finished = tasks
+                    .filter(|(_, task)| task.slot == place.1 && task.status.state.is_terminal());
                 let kept = finished.count();
                 if kept > self.history_max * 2 + 8 {
-                    let cause = format!("slot {} of {} keeps {kept} finished tasks", place.1, place.0);
+                    let cause = format!(
+                        "slot {} of {} keeps {kept} finished tasks",
+                        place.1, place.0
+                    );
                     found.push(("records-unbounded", cause));
                 }
             }
@@ -185,7 +215,13 @@ impl BoundedRestarts {
         }
         for (kind, cause) in found {
             let witnesses = vec![event.id];
-            report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: event.at,
+                witnesses,
+            });
         }
     }
 }
@@ -200,11 +236,18 @@ fn previous<'a>(model: &'a Model, instance: &Instance) -> Option<&'a Instance> {
 }
 
 fn was_stable(model: &Model, run: &Instance, policy: &RestartPolicy, poll: Duration) -> bool {
-    let (Some(started), Some(end)) = (run.started_at, run.end) else { return true };
+    let (Some(started), Some(end)) = (run.started_at, run.end) else {
+        return true;
+    };
     let lasted = end.at.since(started) + poll;
-    let steady = model.steady_since(run.host).is_some_and(|since| since <= started);
+    let steady = model
+        .steady_since(run.host)
+        .is_some_and(|since| since <= started);
     let runtime = |action: &str| action.starts_with("runtime") || action.starts_with("daemon");
-    let quiet = model.disturbance.free_since(runtime).is_some_and(|since| since <= started);
+    let quiet = model
+        .disturbance
+        .free_since(runtime)
+        .is_some_and(|since| since <= started);
     lasted >= policy.stable_after || !steady || !quiet
 }
 
@@ -216,7 +259,9 @@ fn too_soon(
 ) -> Option<(Duration, EventId)> {
     let end = before.end?;
     let gap = now.since(end.at);
-    let remembers = model.steady_since(before.host).is_some_and(|since| since <= end.at);
+    let remembers = model
+        .steady_since(before.host)
+        .is_some_and(|since| since <= end.at);
     let clocks = model.disturbance.ever(|action| action.starts_with("clock"));
     (remembers && !clocks && gap < policy.backoff.base * 9 / 10).then_some((gap, end.event))
 }
@@ -232,7 +277,9 @@ mod tests {
         let mut trace = Trace::started(&spec());
         trace.up(1, 1);
         for (attempt, wait) in (2..).zip(waits) {
-            trace.after(millis(100)).exited(1, 1, attempt - 1, exit(1), ExitCause::Itself);
+            trace
+                .after(millis(100))
+                .exited(1, 1, attempt - 1, exit(1), ExitCause::Itself);
             trace.deleted(1, 1, attempt - 1);
             trace.after(*wait).run(1, 1, attempt);
         }
@@ -241,7 +288,11 @@ mod tests {
 
     #[test]
     fn restarts_within_the_budget_pass() {
-        assert!(restarts(&[seconds(1), seconds(2)]).findings(&["I9"]).is_empty());
+        assert!(
+            restarts(&[seconds(1), seconds(2)])
+                .findings(&["I9"])
+                .is_empty()
+        );
     }
 
     #[test]
@@ -252,7 +303,10 @@ mod tests {
 
     #[test]
     fn a_restart_without_a_wait_fails() {
-        assert_eq!(restarts(&[millis(1)]).findings(&["I9"]), ["I9/restarted-too-soon"]);
+        assert_eq!(
+            restarts(&[millis(1)]).findings(&["I9"]),
+            ["I9/restarted-too-soon"]
+        );
     }
 
     #[test]
@@ -260,7 +314,9 @@ mod tests {
         let mut trace = Trace::started(&spec());
         for id in 1..50 {
             let slot = task(id, 1).slot(1);
-            trace.after(millis(100)).apply(vec![slot.change(None, TaskStatus::pending())]);
+            trace
+                .after(millis(100))
+                .apply(vec![slot.change(None, TaskStatus::pending())]);
             trace.apply(vec![removed(id)]);
         }
         assert_eq!(trace.findings(&["I9"]), ["I9/replacement-storm"]);
@@ -273,7 +329,9 @@ mod tests {
             let slot = task(id, 1).slot(1);
             trace.apply(vec![slot.change(None, TaskStatus::pending())]);
             let end = failed(Reason::ExitedNonZero, None, 0, 0);
-            trace.after(seconds(6)).apply(vec![slot.change(Some(TaskState::Pending), end)]);
+            trace
+                .after(seconds(6))
+                .apply(vec![slot.change(Some(TaskState::Pending), end)]);
         }
         trace.end();
         assert_eq!(trace.findings(&["I9"]), ["I9/records-kept"]);

@@ -16,9 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use wavetank_model::{
-    Change, DesiredState, InstanceId, NodeId, Operation, RequestId, ServiceName,
-};
+use wavetank_model::{Change, DesiredState, InstanceId, NodeId, Operation, RequestId, ServiceName};
 use wavetank_port::ContainerId;
 use wavetank_trace::{Event, EventId, Payload, VirtualTime};
 
@@ -59,9 +57,14 @@ impl Checker for StaysStopped {
                 self.returned(event, *request, result.is_ok(), report);
             }
             (Payload::Notice { .. }, _) => self.applied(event, report),
-            (Payload::RuntimeCalled { call, container: Some(container), .. }, Some(host))
-                if matches!(call.as_str(), "create" | "start") =>
-            {
+            (
+                Payload::RuntimeCalled {
+                    call,
+                    container: Some(container),
+                    ..
+                },
+                Some(host),
+            ) if matches!(call.as_str(), "create" | "start") => {
                 called(event, host, container, report);
             }
             _ => {}
@@ -78,7 +81,13 @@ impl Checker for StaysStopped {
             .collect();
         for (cause, witnesses) in found {
             let kind = "runs-though-stopped";
-            report.findings.add(Breach { checker: ID, kind, cause, at: end, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: end,
+                witnesses,
+            });
         }
     }
 }
@@ -104,13 +113,18 @@ impl StaysStopped {
         let service = self.services.entry(name.clone()).or_default();
         service.starting.insert(request);
         service.may_run = true;
-        service.stopping.values_mut().for_each(|may_run| *may_run = true);
+        service
+            .stopping
+            .values_mut()
+            .for_each(|may_run| *may_run = true);
     }
 
     fn returned(&mut self, event: &Event, request: RequestId, ok: bool, report: &mut Report) {
         for (name, service) in &mut self.services {
             service.starting.remove(&request);
-            let Some(may_run) = service.stopping.remove(&request) else { continue };
+            let Some(may_run) = service.stopping.remove(&request) else {
+                continue;
+            };
             let record = report.model.store.services.get(name);
             let goes = record.filter(|record| !record.stopped && !record.deleting);
             if let Some(record) = goes.filter(|_| ok && !may_run) {
@@ -148,29 +162,51 @@ impl StaysStopped {
                 _ => {}
             }
         }
-        for step in report.model.store.steps().iter().filter(|step| step.before.is_none()) {
+        for step in report
+            .model
+            .store
+            .steps()
+            .iter()
+            .filter(|step| step.before.is_none())
+        {
             let service = self.services.get(&step.after.service);
-            let Some((at, witness)) = service.and_then(|service| service.stopped) else { continue };
+            let Some((at, witness)) = service.and_then(|service| service.stopped) else {
+                continue;
+            };
             if event.at.since(at) > UNDER_WAY && step.after.is_wanted() {
-                let cause =
-                    format!("{} is stopped and gets {}", step.after.service, step.task);
+                let cause = format!("{} is stopped and gets {}", step.after.service, step.task);
                 found.push(("task-created-while-stopped", cause, witness));
             }
         }
         for (kind, cause, witness) in found {
             let witnesses = vec![witness, event.id];
-            report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: event.at,
+                witnesses,
+            });
         }
     }
 }
 
 fn called(event: &Event, host: NodeId, container: &ContainerId, report: &mut Report) {
-    let Some(id) = InstanceId::of_container(container) else { return };
+    let Some(id) = InstanceId::of_container(container) else {
+        return;
+    };
     let model = &report.model;
-    let Some(task) = model.store.tasks.get(&id.task) else { return };
-    let Some(heard) = model.agents.get(host).and_then(|agent| agent.heard) else { return };
+    let Some(task) = model.store.tasks.get(&id.task) else {
+        return;
+    };
+    let Some(heard) = model.agents.get(host).and_then(|agent| agent.heard) else {
+        return;
+    };
     let (_, revision) = task.desired_since;
-    let forgot = model.disturbance.forgot_at(host).is_some_and(|forgot| forgot >= heard.at);
+    let forgot = model
+        .disturbance
+        .forgot_at(host)
+        .is_some_and(|forgot| forgot >= heard.at);
     let to_stop = task.desired > DesiredState::Running && heard.revision >= revision;
     if !to_stop || forgot || task.node != Some(host) || heard.at >= event.at {
         return;
@@ -191,7 +227,11 @@ fn runs_though_stopped(
     end: VirtualTime,
 ) -> Option<(String, Vec<EventId>)> {
     let task = model.store.tasks.get(&instance.id.task)?;
-    let service = model.store.services.get(&task.service).filter(|service| service.stopped)?;
+    let service = model
+        .store
+        .services
+        .get(&task.service)
+        .filter(|service| service.stopped)?;
     let timers = &model.plan.cluster.timers;
     let bound = service.spec.stop_grace
         + timers.session_timeout
@@ -220,7 +260,11 @@ mod tests {
 
     fn stop(trace: &mut Trace) {
         let service = "web".into();
-        operate(trace, Operation::Stop { service }, Some(stopped(&spec(), true)));
+        operate(
+            trace,
+            Operation::Stop { service },
+            Some(stopped(&spec(), true)),
+        );
     }
 
     #[test]
@@ -232,7 +276,11 @@ mod tests {
         let revision = trace.apply(vec![known.change(Some(TaskState::Running), running)]);
         trace.after(seconds(1)).accepted(1, revision);
         let service = "web".into();
-        operate(&mut trace, Operation::Start { service }, Some(stopped(&spec(), false)));
+        operate(
+            &mut trace,
+            Operation::Start { service },
+            Some(stopped(&spec(), false)),
+        );
         trace.after(seconds(10)).up(2, 2);
         assert_eq!(trace.findings(&["I10"]), Vec::<String>::new());
     }
@@ -240,7 +288,13 @@ mod tests {
     #[test]
     fn a_stop_that_is_not_in_the_store_fails() {
         let mut trace = Trace::started(&spec());
-        operate(&mut trace, Operation::Stop { service: "web".into() }, None);
+        operate(
+            &mut trace,
+            Operation::Stop {
+                service: "web".into(),
+            },
+            None,
+        );
         assert_eq!(trace.findings(&["I10"]), ["I10/stop-not-recorded"]);
     }
 
@@ -256,7 +310,9 @@ mod tests {
     fn a_new_task_of_a_stopped_service_fails() {
         let mut trace = Trace::started(&spec());
         stop(&mut trace);
-        trace.after(seconds(10)).apply(vec![task(1, 0).change(None, TaskStatus::pending())]);
+        trace
+            .after(seconds(10))
+            .apply(vec![task(1, 0).change(None, TaskStatus::pending())]);
         assert_eq!(trace.findings(&["I10"]), ["I10/task-created-while-stopped"]);
     }
 
@@ -271,7 +327,10 @@ mod tests {
         assert!(trace.findings(&["I10"]).is_empty());
         trace.accepted(1, revision);
         trace.after(seconds(1)).run(1, 1, 3);
-        assert_eq!(trace.findings(&["I10"]), ["I10/started-after-stop-was-heard"]);
+        assert_eq!(
+            trace.findings(&["I10"]),
+            ["I10/started-after-stop-was-heard"]
+        );
     }
 
     #[test]

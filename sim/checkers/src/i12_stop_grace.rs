@@ -38,7 +38,10 @@ impl StopGrace {
     /// For a run of `plan`.
     pub fn new(plan: &Plan) -> Self {
         let slack = plan.cluster.timers.runtime_timeout * 3 + Duration::from_secs(10);
-        StopGrace { slack, due: BTreeMap::new() }
+        StopGrace {
+            slack,
+            due: BTreeMap::new(),
+        }
     }
 }
 
@@ -50,14 +53,24 @@ impl Checker for StopGrace {
     fn observe(&mut self, event: &Event, report: &mut Report) {
         match (&event.payload, event.host) {
             (Payload::ContainerSignalled { container, signal }, Some(host)) => {
-                let Some(id) = InstanceId::of_container(container) else { return };
+                let Some(id) = InstanceId::of_container(container) else {
+                    return;
+                };
                 match signal {
                     Signal::Terminate => self.terminated(event, host, id, &report.model),
                     Signal::Kill => killed(event, host, id, report),
                     Signal::Interrupt | Signal::HangUp => {}
                 }
             }
-            (Payload::Notice { notice: Notice::StopRequested { instance, grace, .. } }, _) => {
+            (
+                Payload::Notice {
+                    notice:
+                        Notice::StopRequested {
+                            instance, grace, ..
+                        },
+                },
+                _,
+            ) => {
                 promised(event, *instance, *grace, report);
             }
             _ => {}
@@ -81,7 +94,9 @@ fn clocks_were_touched(model: &Model) -> bool {
 }
 
 fn promised(event: &Event, id: InstanceId, grace: Duration, report: &mut Report) {
-    let Some(wanted) = grace_of(&report.model, id).filter(|wanted| grace < *wanted) else { return };
+    let Some(wanted) = grace_of(&report.model, id).filter(|wanted| grace < *wanted) else {
+        return;
+    };
     report.findings.add(Breach {
         checker: ID,
         kind: "wrong-grace",
@@ -93,10 +108,17 @@ fn promised(event: &Event, id: InstanceId, grace: Duration, report: &mut Report)
 
 fn killed(event: &Event, host: NodeId, id: InstanceId, report: &mut Report) {
     let model = &report.model;
-    let Some(grace) = grace_of(model, id) else { return };
-    let Some(instance) = model.containers.find(host, id) else { return };
+    let Some(grace) = grace_of(model, id) else {
+        return;
+    };
+    let Some(instance) = model.containers.find(host, id) else {
+        return;
+    };
     let (kind, cause) = match instance.asked_at {
-        None => ("killed-without-asking", format!("{id} was killed without being asked to end")),
+        None => (
+            "killed-without-asking",
+            format!("{id} was killed without being asked to end"),
+        ),
         Some(asked) => {
             let waited = event.at.since(asked);
             if clocks_were_touched(model) || waited + TOLERANCE >= grace {
@@ -107,13 +129,20 @@ fn killed(event: &Event, host: NodeId, id: InstanceId, report: &mut Report) {
         }
     };
     let witnesses = vec![event.id];
-    report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+    report.findings.add(Breach {
+        checker: ID,
+        kind,
+        cause,
+        at: event.at,
+        witnesses,
+    });
 }
 
 impl StopGrace {
     fn terminated(&mut self, event: &Event, host: NodeId, id: InstanceId, model: &Model) {
         if let Some(grace) = grace_of(model, id) {
-            self.due.insert((event.at + grace + self.slack, host, id), event.id);
+            self.due
+                .insert((event.at + grace + self.slack, host, id), event.id);
         }
     }
 
@@ -121,7 +150,10 @@ impl StopGrace {
         while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 < now) {
             let ((due, host, id), witness) = entry.remove_entry();
             let model = &report.model;
-            let live = model.containers.find(host, id).is_some_and(|found| found.is_live());
+            let live = model
+                .containers
+                .find(host, id)
+                .is_some_and(|found| found.is_live());
             if !live || clocks_were_touched(model) {
                 continue;
             }
@@ -132,7 +164,10 @@ impl StopGrace {
             report.findings.add(Breach {
                 checker: ID,
                 kind: "grace-not-enforced",
-                cause: format!("{id} was asked to end and still runs, {:?} late", now.since(due)),
+                cause: format!(
+                    "{id} was asked to end and still runs, {:?} late",
+                    now.since(due)
+                ),
                 at: now,
                 witnesses: vec![witness],
             });
@@ -143,9 +178,8 @@ impl StopGrace {
         let runtime = |action: &str| action.starts_with("runtime") || action.starts_with("daemon");
         let free = model.disturbance.free_since(runtime);
         model.steady_for(host, self.slack, now)
-            && free.is_some_and(|since| {
-                since == VirtualTime::ZERO || now.since(since) >= self.slack
-            })
+            && free
+                .is_some_and(|since| since == VirtualTime::ZERO || now.since(since) >= self.slack)
     }
 }
 
@@ -172,14 +206,21 @@ mod tests {
 
     #[test]
     fn a_kill_after_the_grace_passes() {
-        assert!(killed_after(Some(seconds(10))).findings(&["I12"]).is_empty());
+        assert!(
+            killed_after(Some(seconds(10)))
+                .findings(&["I12"])
+                .is_empty()
+        );
     }
 
     #[test]
     fn a_kill_before_the_grace_or_unasked_fails() {
         let early = killed_after(Some(seconds(9)));
         assert_eq!(early.findings(&["I12"]), ["I12/killed-before-grace"]);
-        assert_eq!(killed_after(None).findings(&["I12"]), ["I12/killed-without-asking"]);
+        assert_eq!(
+            killed_after(None).findings(&["I12"]),
+            ["I12/killed-without-asking"]
+        );
     }
 
     #[test]

@@ -37,19 +37,29 @@ impl Checker for NoSilentSuccess {
 
     fn observe(&mut self, event: &Event, report: &mut Report) {
         match &event.payload {
-            Payload::Notice { notice: Notice::TaskMoved { task, from, status, .. } } => {
+            Payload::Notice {
+                notice:
+                    Notice::TaskMoved {
+                        task, from, status, ..
+                    },
+            } => {
                 if let Some(host) = event.host {
                     check_status(event, *task, status, report);
                     check_started(event, host, *task, *from, status, report);
                 }
             }
-            Payload::Notice { notice: Notice::Applied { .. } } => {
+            Payload::Notice {
+                notice: Notice::Applied { .. },
+            } => {
                 let changed = |step: &&crate::model::TaskStep| {
-                    step.before.as_ref().is_none_or(|task| task.status != step.after.status)
+                    step.before
+                        .as_ref()
+                        .is_none_or(|task| task.status != step.after.status)
                 };
                 let steps = report.model.store.steps().iter().filter(changed);
-                let statuses: Vec<_> =
-                    steps.map(|step| (step.task, step.after.status.clone())).collect();
+                let statuses: Vec<_> = steps
+                    .map(|step| (step.task, step.after.status.clone()))
+                    .collect();
                 for (task, status) in statuses {
                     check_status(event, task, &status, report);
                 }
@@ -79,7 +89,9 @@ impl NoSilentSuccess {
     }
 
     fn returned(&mut self, event: &Event, request: RequestId, ok: bool, report: &mut Report) {
-        let Some(name) = self.deploys.remove(&request).filter(|_| ok) else { return };
+        let Some(name) = self.deploys.remove(&request).filter(|_| ok) else {
+            return;
+        };
         let known = report.model.store.services.contains_key(&name);
         if !known && !self.deleted.contains(&name) {
             let cause = format!("a client was told that {name} is deployed, and it is not");
@@ -90,7 +102,13 @@ impl NoSilentSuccess {
 
 fn add(event: &Event, kind: &str, cause: String, report: &mut Report) {
     let witnesses = vec![event.id];
-    report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+    report.findings.add(Breach {
+        checker: ID,
+        kind,
+        cause,
+        at: event.at,
+        witnesses,
+    });
 }
 
 fn check_status(event: &Event, task: TaskId, status: &TaskStatus, report: &mut Report) {
@@ -105,7 +123,12 @@ fn check_status(event: &Event, task: TaskId, status: &TaskStatus, report: &mut R
     let code = status.exit.map(|exit| exit.code);
     if status.state == TaskState::Complete && code != Some(ExitCode::Known(0)) {
         let exit = code.map_or("no exit".to_owned(), |code| format!("exit code {code}"));
-        add(event, "success-without-zero", format!("{task} is complete with {exit}"), report);
+        add(
+            event,
+            "success-without-zero",
+            format!("{task} is complete with {exit}"),
+            report,
+        );
     }
     let contradicts = match (needs_reason.then_some(status.reason).flatten(), code) {
         (Some(Reason::ExitedNonZero), Some(code)) => code == ExitCode::Known(0),
@@ -131,7 +154,10 @@ fn check_started(
     let judged = status.state == TaskState::Running
         && from != TaskState::Running
         && model.store.tasks.contains_key(&task);
-    let id = InstanceId { task, attempt: status.attempt };
+    let id = InstanceId {
+        task,
+        attempt: status.attempt,
+    };
     let found = model.containers.find(host, id);
     if judged && found.is_none_or(|instance| instance.started_at.is_none()) {
         let cause = format!("{id} is called running, and its process never started");
@@ -150,7 +176,10 @@ mod tests {
         let mut trace = Trace::started(&spec());
         let one = trace.up(1, 1);
         let two = trace.up(2, 1);
-        let complete = TaskStatus { exit: Some(exit(0)), ..status(TaskState::Complete, 1, 6) };
+        let complete = TaskStatus {
+            exit: Some(exit(0)),
+            ..status(TaskState::Complete, 1, 6)
+        };
         trace.reported(1, &one, TaskState::Running, complete);
         let ended = failed(Reason::ExitedNonZero, Some(exit(3)), 1, 6);
         trace.reported(1, &two, TaskState::Running, ended);
@@ -162,7 +191,10 @@ mod tests {
         let mut trace = Trace::started(&spec());
         trace.up(1, 1);
         trace.moved(1, 1, TaskState::Running, status(TaskState::Failed, 1, 6));
-        let complete = TaskStatus { exit: Some(exit(3)), ..status(TaskState::Complete, 1, 6) };
+        let complete = TaskStatus {
+            exit: Some(exit(3)),
+            ..status(TaskState::Complete, 1, 6)
+        };
         trace.moved(1, 1, TaskState::Running, complete);
         let ended = failed(Reason::ExitedNonZero, Some(exit(0)), 1, 6);
         trace.moved(1, 1, TaskState::Running, ended);

@@ -49,13 +49,28 @@ impl Checker for CompleteReports {
 
     fn observe(&mut self, event: &Event, report: &mut Report) {
         match (&event.payload, event.host) {
-            (Payload::Notice { notice: Notice::TaskMoved { task, status, .. } }, Some(host)) => {
+            (
+                Payload::Notice {
+                    notice: Notice::TaskMoved { task, status, .. },
+                },
+                Some(host),
+            ) => {
                 if report.model.store.tasks.contains_key(task) {
                     self.moved(event, host, *task, status);
                 }
             }
-            (Payload::Notice { notice: Notice::Applied { .. } }, _) => self.applied(event, report),
-            (Payload::Notice { notice: Notice::ReportAcknowledged { task, sequence } }, Some(host)) => {
+            (
+                Payload::Notice {
+                    notice: Notice::Applied { .. },
+                },
+                _,
+            ) => self.applied(event, report),
+            (
+                Payload::Notice {
+                    notice: Notice::ReportAcknowledged { task, sequence },
+                },
+                Some(host),
+            ) => {
                 self.acknowledged(event, host, *task, *sequence, report);
             }
             (Payload::Host { state, .. }, Some(host)) if is_death(*state) => {
@@ -81,7 +96,13 @@ impl Checker for CompleteReports {
         }
         for (kind, cause, witness) in found {
             let witnesses = vec![witness];
-            report.findings.add(Breach { checker: ID, kind, cause, at: end, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: end,
+                witnesses,
+            });
         }
     }
 }
@@ -104,9 +125,11 @@ fn overdue(
         return None;
     }
     let ripe = |made: &&Made| !made.void && end.since(made.at) > slack;
-    let newest = journal.made.iter().rev().find_map(|(number, made)| {
-        Some((*number, made.iter().find(ripe)?.event))
-    });
+    let newest = journal
+        .made
+        .iter()
+        .rev()
+        .find_map(|(number, made)| Some((*number, made.iter().find(ripe)?.event)));
     let (number, witness) = newest?;
     let stored = record.status.sequence;
     if number > stored {
@@ -114,7 +137,10 @@ fn overdue(
         return Some(("transition-unreported", cause, witness));
     }
     (number > journal.acknowledged).then(|| {
-        let cause = format!("{} still waits to hear of transition {number} of {task}", journal.host);
+        let cause = format!(
+            "{} still waits to hear of transition {number} of {task}",
+            journal.host
+        );
         ("transition-unacknowledged", cause, witness)
     })
 }
@@ -127,7 +153,12 @@ impl CompleteReports {
             acknowledged: 0,
         });
         journal.host = host;
-        let made = Made { status: status.clone(), at: event.at, event: event.id, void: false };
+        let made = Made {
+            status: status.clone(),
+            at: event.at,
+            event: event.id,
+            void: false,
+        };
         journal.made.entry(status.sequence).or_default().push(made);
     }
 
@@ -146,7 +177,13 @@ impl CompleteReports {
         }
         for (kind, cause, witness) in found {
             let witnesses = witness.into_iter().chain([event.id]).collect();
-            report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: event.at,
+                witnesses,
+            });
         }
     }
 
@@ -163,7 +200,10 @@ impl CompleteReports {
         let (known, witness) = match &journal {
             Some(journal) => {
                 let made = journal.made.get(&number).map_or(&[][..], Vec::as_slice);
-                (made.iter().any(|made| same(&made.status, status)), made.first().map(|m| m.event))
+                (
+                    made.iter().any(|made| same(&made.status, status)),
+                    made.first().map(|m| m.event),
+                )
             }
             None => (false, None),
         };
@@ -196,7 +236,9 @@ impl CompleteReports {
         if let Some(journal) = self.journals.get_mut(&task) {
             journal.acknowledged = journal.acknowledged.max(sequence);
         }
-        let Some(record) = report.model.store.tasks.get(&task) else { return };
+        let Some(record) = report.model.store.tasks.get(&task) else {
+            return;
+        };
         let stored = record.status.sequence;
         let open = record.node == Some(host) && !record.status.state.is_terminal();
         if open && stored < sequence {
@@ -219,7 +261,10 @@ impl CompleteReports {
             return;
         }
         let window = model.void_window();
-        let own = self.journals.values_mut().filter(|journal| journal.host == host);
+        let own = self
+            .journals
+            .values_mut()
+            .filter(|journal| journal.host == host);
         for made in own.flat_map(|journal| journal.made.values_mut()).flatten() {
             made.void |= event.at.since(made.at) <= window;
         }
@@ -229,7 +274,13 @@ impl CompleteReports {
 /// The message is for people; everything else must arrive as it was sent.
 fn same(one: &TaskStatus, other: &TaskStatus) -> bool {
     let core = |status: &TaskStatus| {
-        (status.state, status.attempt, status.ready, status.reason, status.exit)
+        (
+            status.state,
+            status.attempt,
+            status.ready,
+            status.reason,
+            status.exit,
+        )
     };
     core(one) == core(other)
 }
@@ -259,7 +310,12 @@ mod tests {
         let mut trace = Trace::started(&spec());
         let task = trace.up(1, 1);
         trace.moved(1, 1, TaskState::Running, status(TaskState::Stopping, 1, 6));
-        trace.reported(1, &task, TaskState::Stopping, status(TaskState::Shutdown, 1, 7));
+        trace.reported(
+            1,
+            &task,
+            TaskState::Stopping,
+            status(TaskState::Shutdown, 1, 7),
+        );
         assert_eq!(trace.findings(&["I14"]), ["I14/transition-skipped"]);
     }
 
@@ -268,7 +324,11 @@ mod tests {
         let mut trace = Trace::started(&spec());
         trace.up(1, 1);
         trace.moved(1, 1, TaskState::Running, status(TaskState::Stopping, 1, 6));
-        let mut lost = Trace { events: trace.events.clone(), now: trace.now, ..Trace::default() };
+        let mut lost = Trace {
+            events: trace.events.clone(),
+            now: trace.now,
+            ..Trace::default()
+        };
         trace.end();
         assert_eq!(trace.findings(&["I14"]), ["I14/transition-unreported"]);
         lost.host(NodeId::agent(1), HostState::Killed);
@@ -285,7 +345,10 @@ mod tests {
         assert_eq!(trace.findings(&["I14"]), ["I14/acknowledged-not-committed"]);
         let mut trace = Trace::started(&spec());
         trace.up(2, 1);
-        let unready = TaskStatus { ready: false, ..status(TaskState::Running, 1, 6) };
+        let unready = TaskStatus {
+            ready: false,
+            ..status(TaskState::Running, 1, 6)
+        };
         trace.moved(1, 2, TaskState::Running, unready.clone());
         let known = crate::testing::task(2, 1);
         trace.apply(vec![known.change(Some(TaskState::Running), unready)]);

@@ -82,7 +82,9 @@ impl DownVerdicts {
     fn applied(&mut self, event: &Event, report: &mut Report) {
         let mut wrong = Vec::new();
         for change in report.model.store.fresh_changes(event) {
-            let Change::Node { node, status, .. } = change else { continue };
+            let Change::Node { node, status, .. } = change else {
+                continue;
+            };
             let before = self.status.insert(*node, *status);
             if before == Some(NodeStatus::Ready)
                 && *status == NodeStatus::Down
@@ -137,8 +139,12 @@ mod tests {
     #[test]
     fn a_lost_agent_is_declared_down_in_time() {
         let mut trace = Trace::started(&spec());
-        trace.after(seconds(60)).host(NodeId::agent(1), HostState::Killed);
-        trace.after(seconds(31)).apply(vec![node(1, NodeStatus::Down)]);
+        trace
+            .after(seconds(60))
+            .host(NodeId::agent(1), HostState::Killed);
+        trace
+            .after(seconds(31))
+            .apply(vec![node(1, NodeStatus::Down)]);
         trace.after(seconds(60)).apply(vec![]);
         assert_eq!(trace.findings(&["I16"]), Vec::<String>::new());
     }
@@ -146,7 +152,9 @@ mod tests {
     #[test]
     fn a_healthy_agent_declared_down_fails() {
         let mut trace = Trace::started(&spec());
-        trace.after(seconds(60)).apply(vec![node(1, NodeStatus::Down)]);
+        trace
+            .after(seconds(60))
+            .apply(vec![node(1, NodeStatus::Down)]);
         assert_eq!(trace.findings(&["I16"]), ["I16/healthy-declared-down"]);
     }
 
@@ -154,14 +162,18 @@ mod tests {
     fn a_new_leader_may_be_in_doubt() {
         let mut trace = Trace::started(&spec());
         trace.after(seconds(60)).lead(2, 2);
-        trace.after(millis(10)).apply(vec![node(1, NodeStatus::Down)]);
+        trace
+            .after(millis(10))
+            .apply(vec![node(1, NodeStatus::Down)]);
         assert_eq!(trace.findings(&["I16"]), Vec::<String>::new());
     }
 
     #[test]
     fn a_lost_agent_that_stays_ready_fails() {
         let mut trace = Trace::started(&spec());
-        trace.after(seconds(60)).host(NodeId::agent(1), HostState::Paused);
+        trace
+            .after(seconds(60))
+            .host(NodeId::agent(1), HostState::Paused);
         trace.after(seconds(120)).apply(vec![]);
         assert_eq!(trace.findings(&["I16"]), ["I16/lost-not-declared-down"]);
     }

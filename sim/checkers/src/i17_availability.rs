@@ -50,10 +50,20 @@ impl Checker for Availability {
         }
         self.remember(event, &report.model);
         let model = &report.model;
-        let found = model.store.steps().iter().find_map(|step| self.judge(event, step, model));
+        let found = model
+            .store
+            .steps()
+            .iter()
+            .find_map(|step| self.judge(event, step, model));
         let Some(cause) = found else { return };
         let (kind, witnesses) = ("stopped-too-many", vec![event.id]);
-        report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+        report.findings.add(Breach {
+            checker: ID,
+            kind,
+            cause,
+            at: event.at,
+            witnesses,
+        });
     }
 
     fn finish(&mut self, _end: VirtualTime, _report: &mut Report) {}
@@ -91,20 +101,32 @@ impl Availability {
             && step.after.desired > DesiredState::Running
             && !step.after.status.state.is_terminal();
         let name = &step.after.service;
-        let service = model.store.services.get(name).filter(|service| stops && is_judged(service))?;
-        let node = step.after.node.and_then(|node| model.store.nodes.get(&node))?;
+        let service = model
+            .store
+            .services
+            .get(name)
+            .filter(|service| stops && is_judged(service))?;
+        let node = step
+            .after
+            .node
+            .and_then(|node| model.store.nodes.get(&node))?;
         if node.status == NodeStatus::Down {
             return None;
         }
         let promised = self.promised(event, service)?;
         let ready = model.store.tasks_of(name).filter(|(_, task)| {
-            let lately = task.ready_until.is_some_and(|until| event.at.since(until) <= MOMENT);
+            let lately = task
+                .ready_until
+                .is_some_and(|until| event.at.since(until) <= MOMENT);
             task.desired == DesiredState::Running && (task.is_ready() || lately)
         });
         let ready = ready.count();
         let short = ready < promised as usize;
         short.then(|| {
-            format!("{} is to stop, which leaves {ready} ready tasks of {name}, not {promised}", step.task)
+            format!(
+                "{} is to stop, which leaves {ready} ready tasks of {name}, not {promised}",
+                step.task
+            )
         })
     }
 
@@ -114,7 +136,11 @@ impl Availability {
             return None;
         }
         let recent = event.at.since(wanted.changed_at) <= MOMENT;
-        let replicas = if recent { wanted.replicas.min(wanted.before) } else { wanted.replicas };
+        let replicas = if recent {
+            wanted.replicas.min(wanted.before)
+        } else {
+            wanted.replicas
+        };
         Some(replicas.saturating_sub(service.spec.update.unavailable_max))
     }
 }
@@ -135,7 +161,9 @@ mod tests {
     fn retire(trace: &mut Trace, task: Task) {
         let task = task.desired(DesiredState::Shutdown);
         let running = status(TaskState::Running, 1, 5);
-        trace.after(seconds(10)).apply(vec![task.change(Some(TaskState::Running), running)]);
+        trace
+            .after(seconds(10))
+            .apply(vec![task.change(Some(TaskState::Running), running)]);
     }
 
     #[test]

@@ -37,7 +37,10 @@ pub struct Placement {
 impl Placement {
     /// For a run of `plan`.
     pub fn new(plan: &Plan) -> Self {
-        Placement { shared: plan.cluster.shared_volumes.clone(), homes: BTreeMap::new() }
+        Placement {
+            shared: plan.cluster.shared_volumes.clone(),
+            homes: BTreeMap::new(),
+        }
     }
 }
 
@@ -52,7 +55,9 @@ impl Checker for Placement {
         }
         let mut found = Vec::new();
         for step in report.model.store.steps() {
-            let Some(node) = step.after.node else { continue };
+            let Some(node) = step.after.node else {
+                continue;
+            };
             let bound_before = step.before.as_ref().is_some_and(|task| task.node.is_some());
             if !bound_before && !step.after.status.state.is_terminal() {
                 found.extend(self.judge(event, &report.model, step, node));
@@ -69,7 +74,13 @@ impl Checker for Placement {
         }
         for (kind, cause, witness) in found {
             let witnesses = witness.into_iter().chain([event.id]).collect();
-            report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: event.at,
+                witnesses,
+            });
         }
     }
 
@@ -83,14 +94,25 @@ impl Placement {
         let task = step.task;
         let mut found = Vec::new();
         if let Some(why) = takes_no_tasks(event, model, node) {
-            found.push(("node-takes-no-tasks", format!("{task} was bound to {node}, which {why}"), None));
+            found.push((
+                "node-takes-no-tasks",
+                format!("{task} was bound to {node}, which {why}"),
+                None,
+            ));
         }
-        let Some(spec) = model.store.spec_of(&step.after) else { return found };
+        let Some(spec) = model.store.spec_of(&step.after) else {
+            return found;
+        };
         found.extend(lacks_label(model, spec, task, node));
         found.extend(exceeds(model, task, node));
         found.extend(takes_port(model, spec, task, node));
-        let volume = spec.volume.as_ref().filter(|volume| !self.shared.contains(volume));
-        let home = self.homes.get(&(step.after.service.clone(), step.after.slot));
+        let volume = spec
+            .volume
+            .as_ref()
+            .filter(|volume| !self.shared.contains(volume));
+        let home = self
+            .homes
+            .get(&(step.after.service.clone(), step.after.slot));
         if let (Some(volume), Some((home, witness))) = (volume, home)
             && *home != node
         {
@@ -105,20 +127,28 @@ fn takes_no_tasks(event: &Event, model: &Model, node: NodeId) -> Option<String> 
     let Some(record) = model.store.nodes.get(&node) else {
         return Some("nobody knows".to_owned());
     };
-    let moment =
-        if model.control_steady_for(MOMENT * 5, event.at) { MOMENT } else { MOMENT_DISTURBED };
-    let takes =
-        record.status == NodeStatus::Ready && record.availability == Availability::Active;
+    let moment = if model.control_steady_for(MOMENT * 5, event.at) {
+        MOMENT
+    } else {
+        MOMENT_DISTURBED
+    };
+    let takes = record.status == NodeStatus::Ready && record.availability == Availability::Active;
     if takes || event.at.since(record.changed_at) <= moment {
         return None;
     }
-    Some(format!("is {:?} and {:?}", record.status, record.availability))
+    Some(format!(
+        "is {:?} and {:?}",
+        record.status, record.availability
+    ))
 }
 
 fn lacks_label(model: &Model, spec: &ServiceSpec, task: TaskId, node: NodeId) -> Option<Wrong> {
     let index = usize::try_from(node.number).ok()?.checked_sub(1)?;
     let host = model.plan.cluster.agents.get(index)?;
-    let missing = spec.constraints.iter().find(|(key, value)| host.labels.get(*key) != Some(value));
+    let missing = spec
+        .constraints
+        .iter()
+        .find(|(key, value)| host.labels.get(*key) != Some(value));
     let (key, value) = missing?;
     let cause = format!("{task} was bound to {node}, which has no label {key}={value}");
     Some(("constraint-ignored", cause, None))
@@ -138,7 +168,10 @@ fn takes_port(model: &Model, spec: &ServiceSpec, task: TaskId, node: NodeId) -> 
     if spec.ports.is_empty() {
         return None;
     }
-    let others = model.store.live_tasks_on(node).filter(|(other, _)| *other != task);
+    let others = model
+        .store
+        .live_tasks_on(node)
+        .filter(|(other, _)| *other != task);
     let mut clashes = others.filter_map(|(other, record)| {
         let ports = &model.store.spec_of(record)?.ports;
         let port = ports.iter().find(|port| spec.ports.contains(port))?;
@@ -156,7 +189,9 @@ mod tests {
     use wavetank_model::TaskStatus;
 
     fn bind(trace: &mut Trace, id: u64, agent: u32, slot: u32) {
-        trace.apply(vec![task(id, 0).slot(slot).change(None, TaskStatus::pending())]);
+        trace.apply(vec![
+            task(id, 0).slot(slot).change(None, TaskStatus::pending()),
+        ]);
         let assigned = status(TaskState::Assigned, 0, 0);
         let bound = task(id, agent).slot(slot);
         trace.apply(vec![bound.change(Some(TaskState::Pending), assigned)]);
@@ -193,7 +228,9 @@ mod tests {
     #[test]
     fn a_node_that_is_down_fails_after_a_moment() {
         let mut trace = Trace::started(&spec());
-        trace.after(seconds(20)).apply(vec![node(1, NodeStatus::Down)]);
+        trace
+            .after(seconds(20))
+            .apply(vec![node(1, NodeStatus::Down)]);
         bind(&mut trace, 1, 1, 1);
         assert_eq!(trace.findings(&["I20"]), Vec::<String>::new());
         trace.after(seconds(5));

@@ -39,22 +39,41 @@ impl Checker for UnknownIsNotAbsent {
         let Some(host) = event.host else { return };
         let model = &report.model;
         let found = match &event.payload {
-            Payload::Notice { notice: Notice::TaskMoved { task, status, .. } } => {
-                let id = InstanceId { task: *task, attempt: status.attempt };
+            Payload::Notice {
+                notice: Notice::TaskMoved { task, status, .. },
+            } => {
+                let id = InstanceId {
+                    task: *task,
+                    attempt: status.attempt,
+                };
                 moved(model, event, host, id, status)
             }
             Payload::Notice {
                 notice:
-                    Notice::StopRequested { instance, reason: Reason::HealthcheckFailed, .. },
+                    Notice::StopRequested {
+                        instance,
+                        reason: Reason::HealthcheckFailed,
+                        ..
+                    },
             } => healthy(model, event, host, *instance),
-            Payload::RuntimeCalled { call, container: Some(container), .. } => {
-                called(model, host, call, container)
-            }
+            Payload::RuntimeCalled {
+                call,
+                container: Some(container),
+                ..
+            } => called(model, host, call, container),
             _ => None,
         };
-        let Some((kind, cause, witness)) = found else { return };
+        let Some((kind, cause, witness)) = found else {
+            return;
+        };
         let witnesses = witness.into_iter().chain([event.id]).collect();
-        report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+        report.findings.add(Breach {
+            checker: ID,
+            kind,
+            cause,
+            at: event.at,
+            witnesses,
+        });
     }
 
     fn finish(&mut self, _end: VirtualTime, _report: &mut Report) {}
@@ -69,7 +88,10 @@ fn moved(
 ) -> Option<Wrong> {
     match status.reason? {
         Reason::ContainerLost => {
-            let instance = model.containers.find(host, id).filter(|found| found.exists())?;
+            let instance = model
+                .containers
+                .find(host, id)
+                .filter(|found| found.exists())?;
             let cause = format!("{host} calls the container of {id} lost, and it is there");
             Some(("lost-though-present", cause, Some(instance.event)))
         }
@@ -79,7 +101,10 @@ fn moved(
 }
 
 fn healthy(model: &Model, event: &Event, host: NodeId, id: InstanceId) -> Option<Wrong> {
-    let instance = model.containers.find(host, id).filter(|found| found.is_live())?;
+    let instance = model
+        .containers
+        .find(host, id)
+        .filter(|found| found.is_live())?;
     let task = model.store.tasks.get(&id.task)?;
     let check = model.store.spec_of(task)?.health?;
     let since = instance.healthy_since?;
@@ -106,8 +131,14 @@ fn called(model: &Model, host: NodeId, call: &str, container: &ContainerId) -> O
         "stop" | "kill" | "delete" => {
             let agent = model.agents.get(host)?;
             let blind = agent.blind?;
-            let running = model.containers.find(host, id).is_some_and(Instance::is_live);
-            let current = agent.tasks.get(&id.task).is_some_and(|said| said.attempt == id.attempt);
+            let running = model
+                .containers
+                .find(host, id)
+                .is_some_and(Instance::is_live);
+            let current = agent
+                .tasks
+                .get(&id.task)
+                .is_some_and(|said| said.attempt == id.attempt);
             let wrong = running
                 && current
                 && model.is_wanted(id.task, host)
@@ -148,7 +179,10 @@ mod tests {
         trace.moved(1, 1, TaskState::Running, lost);
         trace.create(1, 1, 2, &[]);
         let found = trace.findings(&["I21"]);
-        assert_eq!(found, ["I21/lost-though-present", "I21/recreated-though-running"]);
+        assert_eq!(
+            found,
+            ["I21/lost-though-present", "I21/recreated-though-running"]
+        );
     }
 
     #[test]
@@ -166,12 +200,22 @@ mod tests {
     fn a_healthy_instance_that_is_called_unhealthy_fails() {
         let mut probed = spec();
         let (interval, timeout) = (seconds(2), seconds(1));
-        probed.health =
-            Some(HealthCheck { interval, timeout, start_period: seconds(0), failures_max: 3 });
+        probed.health = Some(HealthCheck {
+            interval,
+            timeout,
+            start_period: seconds(0),
+            failures_max: 3,
+        });
         let mut trace = Trace::started(&probed);
         trace.up(1, 1);
         let (health, agent) = (container(1, 1), Some(NodeId::agent(1)));
-        trace.push(agent, Payload::ContainerHealth { container: health, healthy: true });
+        trace.push(
+            agent,
+            Payload::ContainerHealth {
+                container: health,
+                healthy: true,
+            },
+        );
         trace.after(seconds(15));
         trace.stop_requested(1, 1, 1, Reason::HealthcheckFailed);
         assert_eq!(trace.findings(&["I21"]), Vec::<String>::new());

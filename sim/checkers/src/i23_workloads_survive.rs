@@ -31,7 +31,12 @@ impl Checker for WorkloadsSurvive {
         let Some(host) = event.host else { return };
         let model = &report.model;
         let (id, kind, what) = match &event.payload {
-            Payload::Notice { notice: Notice::StopRequested { instance, reason, .. } } => {
+            Payload::Notice {
+                notice:
+                    Notice::StopRequested {
+                        instance, reason, ..
+                    },
+            } => {
                 let from_managers = matches!(
                     reason,
                     Reason::TerminatedByOperator
@@ -43,7 +48,11 @@ impl Checker for WorkloadsSurvive {
                 if !from_managers || !is_running(model, host, *instance) {
                     return;
                 }
-                (*instance, "stopped-without-cause", format!("is stopped ({reason})"))
+                (
+                    *instance,
+                    "stopped-without-cause",
+                    format!("is stopped ({reason})"),
+                )
             }
             Payload::ContainerSignalled { container, signal } => {
                 let ends = matches!(signal, Signal::Terminate | Signal::Kill);
@@ -71,21 +80,31 @@ impl Checker for WorkloadsSurvive {
 
 fn add(event: &Event, kind: &str, cause: String, wish: Option<EventId>, report: &mut Report) {
     let witnesses = wish.into_iter().chain([event.id]).collect();
-    report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+    report.findings.add(Breach {
+        checker: ID,
+        kind,
+        cause,
+        at: event.at,
+        witnesses,
+    });
 }
 
 /// Its process truly runs, and no later attempt is known.
 fn is_running(model: &Model, host: NodeId, id: InstanceId) -> bool {
-    let live = model.containers.find(host, id).is_some_and(|instance| instance.is_live());
+    let live = model
+        .containers
+        .find(host, id)
+        .is_some_and(|instance| instance.is_live());
     let said = model.agents.task(host, id.task);
     live && said.is_none_or(|status| status.attempt == id.attempt)
 }
 
 /// Its agent knows of it as the task's running instance.
 fn is_called_running(model: &Model, host: NodeId, id: InstanceId) -> bool {
-    model.agents.task(host, id.task).is_some_and(|status| {
-        status.state == TaskState::Running && status.attempt == id.attempt
-    })
+    model
+        .agents
+        .task(host, id.task)
+        .is_some_and(|status| status.state == TaskState::Running && status.attempt == id.attempt)
 }
 
 #[cfg(test)]
@@ -121,6 +140,9 @@ mod tests {
         trace.signal(1, 1, 1, Signal::Kill);
         trace.stop_requested(1, 1, 1, Reason::NodeDown);
         let found = trace.findings(&["I23"]);
-        assert_eq!(found, ["I23/ended-without-request", "I23/stopped-without-cause"]);
+        assert_eq!(
+            found,
+            ["I23/ended-without-request", "I23/stopped-without-cause"]
+        );
     }
 }

@@ -74,7 +74,13 @@ impl Judge {
         let findings = self.report.findings.into_vec();
         let verdict = verdict(&findings, &self.must_fail, &inconclusive);
         let faults = self.faults.outcomes;
-        Judgement { verdict, findings, faults, inconclusive, active_fault: self.active_fault }
+        Judgement {
+            verdict,
+            findings,
+            faults,
+            inconclusive,
+            active_fault: self.active_fault,
+        }
     }
 
     fn note_active_fault(&mut self, findings_before: usize) {
@@ -105,8 +111,12 @@ fn canonical<'a>(
 /// A plan without `fails` passes without findings. A known-bad plan passes if each checker that
 /// it names found something and no other did.
 fn verdict(findings: &[Finding], must_fail: &BTreeSet<String>, doubts: &[String]) -> Verdict {
-    let unexpected = findings.iter().any(|finding| !must_fail.contains(&finding.checker));
-    let missing = must_fail.iter().any(|id| !findings.iter().any(|found| found.checker == *id));
+    let unexpected = findings
+        .iter()
+        .any(|finding| !must_fail.contains(&finding.checker));
+    let missing = must_fail
+        .iter()
+        .any(|id| !findings.iter().any(|found| found.checker == *id));
     if unexpected || missing {
         Verdict::Fail
     } else if !doubts.is_empty() {
@@ -147,13 +157,28 @@ impl FaultLog {
     }
 
     fn observe(&mut self, event: &Event) {
-        if matches!(event.payload, Payload::Phase { phase: Phase::Settle }) {
-            self.in_force.retain(|fault, _| self.lasting.contains(fault));
+        if matches!(
+            event.payload,
+            Payload::Phase {
+                phase: Phase::Settle
+            }
+        ) {
+            self.in_force
+                .retain(|fault, _| self.lasting.contains(fault));
         }
-        let Payload::Fault { fault, action, state, detail, .. } = &event.payload else {
+        let Payload::Fault {
+            fault,
+            action,
+            state,
+            detail,
+            ..
+        } = &event.payload
+        else {
             return;
         };
-        let slot = usize::try_from(*fault).ok().and_then(|index| self.outcomes.get_mut(index));
+        let slot = usize::try_from(*fault)
+            .ok()
+            .and_then(|index| self.outcomes.get_mut(index));
         let Some(outcome) = slot else { return };
         outcome.action.clone_from(action);
         if !detail.is_empty() {
@@ -190,8 +215,241 @@ impl FaultLog {
     }
 
     fn newest_in_force(&self) -> Option<String> {
-        let newest = self.in_force.iter().max_by_key(|(fault, at)| (**at, **fault))?;
+        let newest = self
+            .in_force
+            .iter()
+            .max_by_key(|(fault, at)| (**at, **fault))?;
         let index = usize::try_from(*newest.0).ok()?;
         self.outcomes.get(index).map(|outcome| outcome.name.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::CHECKERS;
+    use crate::testing::{Trace, exit, failed, millis, node, plan, removed, seconds, spec, status};
+    use wavetank_model::{
+        Change, DesiredState, NodeId, NodeStatus, Notice, Operation, Outcome, Reason, TaskState,
+        TaskStatus,
+    };
+    use wavetank_port::Signal;
+    use wavetank_scenario::plan::{Action, Fault, Target, Trigger};
+    use wavetank_trace::{ExitCause, HostState};
+
+    fn all() -> Vec<&'static str> {
+        CHECKERS.iter().map(|entry| entry.id).collect()
+    }
+
+    fn fault(name: &str, optional: bool) -> Fault {
+        Fault {
+            name: name.into(),
+            action: Action::ProcessKill,
+            target: Target::Leader,
+            trigger: Trigger::At(seconds(1)),
+            duration: None,
+            heals: true,
+            optional,
+        }
+    }
+
+    /// Deploys, a crash with a restart, an operator's stop of one task, a lost node, a failover,
+    /// clients: everything goes as it should.
+    fn rich() -> Trace {
+        let mut trace = Trace::started(&spec());
+        let deploy = trace.invoked(1, Operation::Deploy { spec: spec() });
+        let revision = trace.apply(vec![crate::testing::service(&spec())]);
+        trace.returned(deploy, Ok(Outcome::Done { revision }));
+        let first = trace.up(1, 1);
+        crash_and_restart(&mut trace, &first);
+        let second = trace.up(2, 2);
+        replace(&mut trace, first);
+        let put = Operation::Put {
+            key: "k".into(),
+            value: "v".into(),
+            claim: None,
+        };
+        let request = trace.invoked(2, put);
+        let (key, value) = ("k".to_owned(), "v".to_owned());
+        let entry = Change::Entry {
+            key,
+            value,
+            lease: None,
+            token: None,
+            holder: None,
+        };
+        let revision = trace.apply(vec![entry]);
+        trace.returned(request, Ok(Outcome::Done { revision }));
+        trace.fault("process-kill", FaultState::Fired, &[NodeId::manager(2)]);
+        trace.host(NodeId::manager(2), HostState::Killed);
+        trace
+            .after(seconds(5))
+            .host(NodeId::manager(2), HostState::Started);
+        trace.fault("process-kill", FaultState::Healed, &[]);
+        lose_node(&mut trace, &second);
+        trace.end();
+        trace
+    }
+
+    fn crash_and_restart(trace: &mut Trace, task: &crate::testing::Task) {
+        trace
+            .after(seconds(2))
+            .exited(1, 1, 1, exit(3), ExitCause::Itself);
+        let instance = crate::testing::instance(1, 1);
+        trace.notice(
+            NodeId::agent(1),
+            Notice::ExitObserved {
+                instance,
+                exit: exit(3),
+            },
+        );
+        let waits = TaskStatus {
+            reason: Some(Reason::ExitedNonZero),
+            exit: Some(exit(3)),
+            ..status(TaskState::Backoff, 1, 6)
+        };
+        trace.reported(1, task, TaskState::Running, waits);
+        trace.after(seconds(1));
+        trace.deleted(1, 1, 1);
+        trace.reported(
+            1,
+            task,
+            TaskState::Backoff,
+            status(TaskState::Creating, 2, 7),
+        );
+        trace.create(1, 1, 2, &[]);
+        trace.reported(
+            1,
+            task,
+            TaskState::Creating,
+            status(TaskState::Starting, 2, 8),
+        );
+        trace.start(1, 1, 2);
+        trace.reported(
+            1,
+            task,
+            TaskState::Starting,
+            status(TaskState::Running, 2, 9),
+        );
+    }
+
+    fn replace(trace: &mut Trace, task: crate::testing::Task) {
+        let task = task.desired(DesiredState::Shutdown);
+        let running = status(TaskState::Running, 2, 9);
+        let revision = trace.apply(vec![task.change(Some(TaskState::Running), running)]);
+        trace.after(millis(10)).accepted(1, revision);
+        trace.stop_requested(1, 1, 2, Reason::Superseded);
+        trace.reported(
+            1,
+            &task,
+            TaskState::Running,
+            status(TaskState::Stopping, 2, 10),
+        );
+        trace.called(1, "stop", &crate::testing::container(1, 2));
+        trace.signal(1, 1, 2, Signal::Terminate);
+        trace
+            .after(millis(50))
+            .exited(1, 1, 2, exit(143), ExitCause::Terminated);
+        let ended = TaskStatus {
+            exit: Some(exit(143)),
+            ..status(TaskState::Shutdown, 2, 11)
+        };
+        trace.reported(1, &task, TaskState::Stopping, ended);
+        trace.deleted(1, 1, 2);
+        trace.apply(vec![removed(1)]);
+    }
+
+    fn lose_node(trace: &mut Trace, task: &crate::testing::Task) {
+        trace
+            .after(seconds(50))
+            .host(NodeId::agent(2), HostState::PowerLost);
+        let container = crate::testing::container(2, 1);
+        let agent = Some(NodeId::agent(2));
+        trace.exited(2, 2, 1, exit(137), ExitCause::PowerLoss);
+        trace.push(agent, Payload::ContainerExitForgotten { container });
+        trace.after(seconds(31));
+        let lost = TaskStatus {
+            reason: Some(Reason::NodeDown),
+            ..status(TaskState::Lost, 1, 5)
+        };
+        let lost = task.change(Some(TaskState::Running), lost);
+        trace.apply(vec![node(2, NodeStatus::Down), lost]);
+        trace.after(seconds(6)).up(3, 1);
+        trace.host(NodeId::agent(2), HostState::Started);
+        trace.deleted(2, 2, 1);
+        trace.apply(vec![node(2, NodeStatus::Ready)]);
+    }
+
+    #[test]
+    fn a_rich_run_passes_every_checker() {
+        let mut plan = plan(&all());
+        plan.faults = vec![fault("kill", false)];
+        let judgement = rich().judge(&plan);
+        assert_eq!(judgement.findings, Vec::new());
+        assert_eq!(
+            (judgement.verdict, judgement.inconclusive),
+            (Verdict::Pass, vec![])
+        );
+        assert_eq!(judgement.faults[0].state, FaultSummary::Fired);
+        assert!(judgement.faults[0].healed_at > judgement.faults[0].fired_at);
+    }
+
+    #[test]
+    fn a_judgement_survives_serialisation() {
+        let mut trace = rich();
+        trace.lead(2, 1);
+        let judgement = trace.judge(&plan(&all()));
+        let text = serde_json::to_string(&judgement).unwrap_or_default();
+        assert_eq!(
+            serde_json::from_str::<Judgement>(&text).ok(),
+            Some(judgement)
+        );
+    }
+
+    #[test]
+    fn a_known_bad_plan_passes_only_on_its_own_findings() {
+        let mut trace = rich();
+        trace.lead(2, 1);
+        let mut plan = plan(&all());
+        assert_eq!(trace.judge(&plan).verdict, Verdict::Fail);
+        plan.expect.fails = vec!["effective-leader".into()];
+        assert_eq!(trace.judge(&plan).verdict, Verdict::Pass);
+        assert_eq!(rich().judge(&plan).verdict, Verdict::Fail);
+        plan.expect.fails = vec!["I4".into()];
+        assert_eq!(trace.judge(&plan).verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_demanded_fault_that_never_fires_is_inconclusive() {
+        let mut plan = plan(&all());
+        plan.faults = vec![
+            fault("kill", false),
+            fault("drawn", true),
+            fault("late", false),
+        ];
+        let judgement = rich().judge(&plan);
+        assert_eq!(judgement.verdict, Verdict::Inconclusive);
+        assert_eq!(judgement.inconclusive, ["fault `late` never fired"]);
+        assert_eq!(judgement.faults[1].state, FaultSummary::NeverFired);
+    }
+
+    #[test]
+    fn the_fault_in_force_at_the_first_bad_moment_is_named() {
+        let mut plan = plan(&all());
+        plan.faults = vec![fault("kill", false)];
+        let mut trace = Trace::started(&spec());
+        trace.fault("process-kill", FaultState::Fired, &[]);
+        let task = trace.up(1, 1);
+        let ended = failed(Reason::ExitedNonZero, Some(exit(1)), 1, 6);
+        trace.reported(1, &task, TaskState::Running, ended);
+        let judgement = trace.judge(&plan);
+        assert_eq!(judgement.active_fault.as_deref(), Some("kill"));
+        assert_eq!(judgement.findings[0].fingerprint, "I5/exit-invented");
+    }
+
+    #[test]
+    fn an_unknown_checker_is_said() {
+        let judgement = rich().judge(&plan(&["I1", "no-such"]));
+        assert_eq!(judgement.inconclusive, ["there is no checker `no-such`"]);
     }
 }

@@ -61,7 +61,10 @@ struct Register {
 
 impl Default for Register {
     fn default() -> Self {
-        let unwritten = Way { value: None, done: BTreeMap::new() };
+        let unwritten = Way {
+            value: None,
+            done: BTreeMap::new(),
+        };
         Register {
             open: BTreeMap::new(),
             ways: BTreeSet::from([unwritten]),
@@ -114,7 +117,11 @@ impl Register {
             let seen = way.done.get(&request);
             read.as_ref().is_none_or(|read| seen == Some(read))
         };
-        self.ways = explained.into_iter().filter(fits).map(|way| way.without(request)).collect();
+        self.ways = explained
+            .into_iter()
+            .filter(fits)
+            .map(|way| way.without(request))
+            .collect();
         self.open.remove(&request);
         self.answered.push(event);
         if self.answered.len() > 4 {
@@ -197,9 +204,15 @@ impl Checker for Linearizable {
     }
 
     fn finish(&mut self, _end: VirtualTime, report: &mut Report) {
-        for (key, register) in self.registers.iter().filter(|(_, register)| register.given_up) {
+        for (key, register) in self
+            .registers
+            .iter()
+            .filter(|(_, register)| register.given_up)
+        {
             let _ = register;
-            report.inconclusive.insert(format!("the history of key {key} has too many ways"));
+            report
+                .inconclusive
+                .insert(format!("the history of key {key} has too many ways"));
         }
     }
 }
@@ -207,7 +220,11 @@ impl Checker for Linearizable {
 impl Linearizable {
     fn invoked(&mut self, event: &Event, request: RequestId, operation: &Operation) {
         let lease = match operation {
-            Operation::Put { key, value, claim: None } => {
+            Operation::Put {
+                key,
+                value,
+                claim: None,
+            } => {
                 self.call(event, request, key, Call::Put(value.clone()));
                 None
             }
@@ -215,7 +232,11 @@ impl Linearizable {
                 self.call(event, request, key, Call::Get);
                 None
             }
-            Operation::Put { key, claim: Some(claim), .. } => {
+            Operation::Put {
+                key,
+                claim: Some(claim),
+                ..
+            } => {
                 self.skip(key);
                 Some(&claim.lease)
             }
@@ -233,15 +254,25 @@ impl Linearizable {
             _ => None,
         };
         if let Some(lease) = lease {
-            let newest = self.granted.get(lease).map(|grant| (grant.token, grant.event));
-            let open = Open { operation: operation.clone(), at: event.at, newest };
+            let newest = self
+                .granted
+                .get(lease)
+                .map(|grant| (grant.token, grant.event));
+            let open = Open {
+                operation: operation.clone(),
+                at: event.at,
+                newest,
+            };
             self.open.insert(request, open);
         }
     }
 
     fn call(&mut self, event: &Event, request: RequestId, key: &str, call: Call) {
         if !self.skipped.contains(key) {
-            self.registers.entry(key.to_owned()).or_default().invoke(request, call, event.id);
+            self.registers
+                .entry(key.to_owned())
+                .or_default()
+                .invoke(request, call, event.id);
         }
     }
 
@@ -259,14 +290,22 @@ impl Linearizable {
         report: &mut Report,
     ) {
         self.register_returned(event, request, result, report);
-        let Some(open) = self.open.remove(&request) else { return };
+        let Some(open) = self.open.remove(&request) else {
+            return;
+        };
         let breach = match (&open.operation, result) {
             (Operation::LeaseAcquire { lease, holder, ttl }, Ok(Outcome::Granted { token })) => {
                 let until = open.at + *ttl * 9 / 10;
                 let (holder, event_id) = (holder.clone(), event.id);
                 let (token, ttl) = (*token, *ttl);
-                let grant =
-                    Grant { holder, token, event: event_id, until, ttl, released: false };
+                let grant = Grant {
+                    holder,
+                    token,
+                    event: event_id,
+                    until,
+                    ttl,
+                    released: false,
+                };
                 self.granted(event, lease, grant, &open, report)
             }
             (Operation::LeaseRenew { lease, token }, Ok(_)) => {
@@ -277,8 +316,15 @@ impl Linearizable {
                 }
                 None
             }
-            (Operation::Put { claim: Some(claim), .. }, Ok(_)) => {
-                let newer = open.newest.filter(|(newest, _)| claim.token.is_some_and(|t| t < *newest));
+            (
+                Operation::Put {
+                    claim: Some(claim), ..
+                },
+                Ok(_),
+            ) => {
+                let newer = open
+                    .newest
+                    .filter(|(newest, _)| claim.token.is_some_and(|t| t < *newest));
                 newer.map(|(newest, witness)| {
                     let cause = format!(
                         "a write of {} was accepted after token {newest} of lease {} was granted",
@@ -291,7 +337,13 @@ impl Linearizable {
         };
         if let Some((kind, cause, witness)) = breach {
             let witnesses = vec![witness, event.id];
-            report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: event.at,
+                witnesses,
+            });
         }
     }
 
@@ -302,8 +354,13 @@ impl Linearizable {
         result: &Result<Outcome, OperationError>,
         report: &mut Report,
     ) {
-        let found = self.registers.iter_mut().find(|(_, register)| register.open.contains_key(&request));
-        let Some((key, register)) = found.filter(|(_, register)| !register.given_up) else { return };
+        let found = self
+            .registers
+            .iter_mut()
+            .find(|(_, register)| register.open.contains_key(&request));
+        let Some((key, register)) = found.filter(|(_, register)| !register.given_up) else {
+            return;
+        };
         let invoked = register.open.get(&request).map(|(_, event)| *event);
         let explained = match result {
             Ok(Outcome::Value { value }) => register.answer(request, Some(value.clone()), event.id),
@@ -379,7 +436,11 @@ impl Linearizable {
         let mut breaches = Vec::new();
         for change in report.model.store.fresh_changes(event) {
             match change {
-                Change::Entry { key, lease: Some(_), .. } => self.skip(key),
+                Change::Entry {
+                    key,
+                    lease: Some(_),
+                    ..
+                } => self.skip(key),
                 Change::Lease { lease, token, .. } => {
                     let before = self.stored.insert(lease.clone(), (*token, event.id));
                     if let Some((newest, witness)) = before.filter(|(newest, _)| newest > token) {
@@ -392,7 +453,13 @@ impl Linearizable {
         }
         for (cause, witnesses) in breaches {
             let kind = "token-went-back";
-            report.findings.add(Breach { checker: ID, kind, cause, at: event.at, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: event.at,
+                witnesses,
+            });
         }
     }
 }
@@ -405,7 +472,11 @@ mod tests {
     use wavetank_model::{Claim, Revision};
 
     fn put(value: &str) -> Operation {
-        Operation::Put { key: "k".into(), value: value.into(), claim: None }
+        Operation::Put {
+            key: "k".into(),
+            value: value.into(),
+            claim: None,
+        }
     }
 
     fn get() -> Operation {
@@ -413,11 +484,15 @@ mod tests {
     }
 
     fn done() -> Result<Outcome, OperationError> {
-        Ok(Outcome::Done { revision: Revision(1) })
+        Ok(Outcome::Done {
+            revision: Revision(1),
+        })
     }
 
     fn value(value: Option<&str>) -> Result<Outcome, OperationError> {
-        Ok(Outcome::Value { value: value.map(str::to_owned) })
+        Ok(Outcome::Value {
+            value: value.map(str::to_owned),
+        })
     }
 
     fn refused() -> Result<Outcome, OperationError> {
@@ -480,9 +555,18 @@ mod tests {
 
     fn acquire(trace: &mut Trace, client: u32, token: u64) {
         let (lease, holder) = ("l".into(), format!("holder-{client}"));
-        let operation = Operation::LeaseAcquire { lease, holder, ttl: seconds(10) };
+        let operation = Operation::LeaseAcquire {
+            lease,
+            holder,
+            ttl: seconds(10),
+        };
         let request = trace.invoked(client, operation);
-        trace.returned(request, Ok(Outcome::Granted { token: FencingToken(token) }));
+        trace.returned(
+            request,
+            Ok(Outcome::Granted {
+                token: FencingToken(token),
+            }),
+        );
     }
 
     #[test]
@@ -518,8 +602,19 @@ mod tests {
         trace.after(seconds(11));
         acquire(&mut trace, 3, 2);
         let (lease, holder) = ("l".into(), "holder-2".into());
-        let claim = Some(Claim { lease, holder, token: Some(FencingToken(1)) });
-        let write = trace.invoked(2, Operation::Put { key: "g".into(), value: "x".into(), claim });
+        let claim = Some(Claim {
+            lease,
+            holder,
+            token: Some(FencingToken(1)),
+        });
+        let write = trace.invoked(
+            2,
+            Operation::Put {
+                key: "g".into(),
+                value: "x".into(),
+                claim,
+            },
+        );
         trace.returned(write, done());
         assert_eq!(trace.findings(&[ID]), ["linearizable/stale-token-accepted"]);
     }

@@ -11,17 +11,17 @@ use crate::i04_bounded_instances::BoundedInstances;
 use crate::i05_truthful_exits::TruthfulExits;
 use crate::i06_legal_transitions::LegalTransitions;
 use crate::i07_idempotent_stop::IdempotentStop;
+use crate::i08_no_orphans::NoOrphans;
 use crate::i09_bounded_restarts::BoundedRestarts;
 use crate::i10_stays_stopped::StaysStopped;
 use crate::i12_stop_grace::StopGrace;
 use crate::i13_no_silent_success::NoSilentSuccess;
 use crate::i14_complete_reports::CompleteReports;
+use crate::i16_down_verdicts::DownVerdicts;
 use crate::i17_availability::Availability;
 use crate::i20_placement::Placement;
 use crate::i21_unknown_is_not_absent::UnknownIsNotAbsent;
 use crate::i23_workloads_survive::WorkloadsSurvive;
-use crate::i08_no_orphans::NoOrphans;
-use crate::i16_down_verdicts::DownVerdicts;
 use crate::linearizable::Linearizable;
 
 /// One line of the table.
@@ -104,7 +104,9 @@ checkers! {
 
 /// The checker that `name` stands for: an id in any case, or a name.
 pub fn entry(name: &str) -> Option<&'static CheckerEntry> {
-    CHECKERS.iter().find(|entry| entry.id.eq_ignore_ascii_case(name) || entry.name == name)
+    CHECKERS
+        .iter()
+        .find(|entry| entry.id.eq_ignore_ascii_case(name) || entry.name == name)
 }
 
 /// The name that belongs to an id; expectations are their own name.

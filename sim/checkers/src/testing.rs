@@ -6,7 +6,9 @@ use std::time::Duration;
 use wavetank_model::*;
 use wavetank_port::{ContainerId, ExitCode, ExitStatus, Signal, WallTime};
 use wavetank_scenario::plan::*;
-use wavetank_trace::{Event, EventId, ExitCause, FaultState, HostState, Payload, Phase, VirtualTime};
+use wavetank_trace::{
+    Event, EventId, ExitCause, FaultState, HostState, Payload, Phase, VirtualTime,
+};
 
 use crate::finding::Judgement;
 use crate::judge::Judge;
@@ -36,33 +38,51 @@ fn timers() -> Timers {
         status_poll: seconds(5),
         runtime_timeout: seconds(10),
         pull_timeout: seconds(60),
-        pull_backoff: Backoff { base: seconds(1), cap: seconds(30) },
+        pull_backoff: Backoff {
+            base: seconds(1),
+            cap: seconds(30),
+        },
         pull_attempts_max: None,
-        replace_backoff: Backoff { base: seconds(5), cap: seconds(60) },
+        replace_backoff: Backoff {
+            base: seconds(5),
+            cap: seconds(60),
+        },
         history_max: 2,
     }
 }
 
 fn range(ms: u64) -> Range {
-    Range { min: millis(ms), max: millis(ms) }
+    Range {
+        min: millis(ms),
+        max: millis(ms),
+    }
 }
 
 /// Three managers, two agents, one image that runs for ever and one that ends with code 0.
 pub fn plan(invariants: &[&str]) -> Plan {
     let agent = AgentHost {
-        resources: Resources { cpu_millis: 4000, memory_bytes: 1000 },
+        resources: Resources {
+            cpu_millis: 4000,
+            memory_bytes: 1000,
+        },
         labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
     };
     let image = Image {
         run_for: None,
         exit_code: 0,
-        on_term: OnTerm::Exits { after: millis(50), code: None },
+        on_term: OnTerm::Exits {
+            after: millis(50),
+            code: None,
+        },
         health: Health::Ok,
         pull_bytes: 1000,
         exists: true,
         memory_bytes: 10,
     };
-    let job = Image { run_for: Some(range(100)), ..image.clone() };
+    let job = Image {
+        run_for: Some(range(100)),
+        ..image.clone()
+    };
     Plan {
         name: "test".into(),
         file: "test.yaml".into(),
@@ -103,7 +123,10 @@ pub fn spec() -> ServiceSpec {
         command: vec![],
         environment: BTreeMap::new(),
         mode: ServiceMode::Replicated { replicas: 1 },
-        resources: Resources { cpu_millis: 100, memory_bytes: 100 },
+        resources: Resources {
+            cpu_millis: 100,
+            memory_bytes: 100,
+        },
         constraints: BTreeMap::new(),
         spread: None,
         ports: vec![],
@@ -111,7 +134,10 @@ pub fn spec() -> ServiceSpec {
         restart: RestartPolicy {
             condition: RestartCondition::Always,
             restarts_max: 2,
-            backoff: Backoff { base: seconds(1), cap: seconds(10) },
+            backoff: Backoff {
+                base: seconds(1),
+                cap: seconds(10),
+            },
             stable_after: seconds(30),
         },
         health: None,
@@ -148,16 +174,30 @@ pub fn stopped(spec: &ServiceSpec, stopped: bool) -> Change {
 }
 
 pub fn node(number: u32, status: NodeStatus) -> Change {
-    Change::Node { node: NodeId::agent(number), status, availability: Availability::Active }
+    Change::Node {
+        node: NodeId::agent(number),
+        status,
+        availability: Availability::Active,
+    }
 }
 
 pub fn status(state: TaskState, attempt: u32, sequence: u64) -> TaskStatus {
     let ready = state == TaskState::Running;
-    TaskStatus { state, attempt, sequence, ready, ..TaskStatus::pending() }
+    TaskStatus {
+        state,
+        attempt,
+        sequence,
+        ready,
+        ..TaskStatus::pending()
+    }
 }
 
 pub fn failed(reason: Reason, exit: Option<ExitStatus>, attempt: u32, seq: u64) -> TaskStatus {
-    TaskStatus { reason: Some(reason), exit, ..status(TaskState::Failed, attempt, seq) }
+    TaskStatus {
+        reason: Some(reason),
+        exit,
+        ..status(TaskState::Failed, attempt, seq)
+    }
 }
 
 /// A task of `web` in slot `id`, generation 1.
@@ -199,19 +239,33 @@ impl Task {
 }
 
 pub fn removed(id: u64) -> Change {
-    Change::TaskRemoved { task: TaskId(id), service: WEB.into() }
+    Change::TaskRemoved {
+        task: TaskId(id),
+        service: WEB.into(),
+    }
 }
 
 pub fn exit(code: i32) -> ExitStatus {
-    ExitStatus { code: ExitCode::Known(code), exited_at: Some(WallTime(7)), oom_killed: false }
+    ExitStatus {
+        code: ExitCode::Known(code),
+        exited_at: Some(WallTime(7)),
+        oom_killed: false,
+    }
 }
 
 pub fn unknown_exit() -> ExitStatus {
-    ExitStatus { code: ExitCode::Unknown, exited_at: None, oom_killed: false }
+    ExitStatus {
+        code: ExitCode::Unknown,
+        exited_at: None,
+        oom_killed: false,
+    }
 }
 
 pub fn instance(task: u64, attempt: u32) -> InstanceId {
-    InstanceId { task: TaskId(task), attempt }
+    InstanceId {
+        task: TaskId(task),
+        attempt,
+    }
 }
 
 pub fn container(task: u64, attempt: u32) -> ContainerId {
@@ -231,7 +285,12 @@ impl Trace {
     /// All hosts up, manager-1 leads epoch 1, both agents are ready, the service exists.
     pub fn started(spec: &ServiceSpec) -> Self {
         let mut trace = Trace::default();
-        trace.push(None, Payload::Phase { phase: Phase::Faults });
+        trace.push(
+            None,
+            Payload::Phase {
+                phase: Phase::Faults,
+            },
+        );
         for number in 1..=3 {
             trace.host(NodeId::manager(number), HostState::Started);
         }
@@ -253,12 +312,24 @@ impl Trace {
     pub fn push(&mut self, host: Option<NodeId>, payload: Payload) -> EventId {
         let id = EventId(self.events.len() as u64 + 1);
         let at = VirtualTime::from_duration(self.now);
-        self.events.push(Event { id, at, host, cause: None, payload });
+        self.events.push(Event {
+            id,
+            at,
+            host,
+            cause: None,
+            payload,
+        });
         id
     }
 
     pub fn host(&mut self, node: NodeId, state: HostState) -> EventId {
-        self.push(Some(node), Payload::Host { state, incarnation: Incarnation(1) })
+        self.push(
+            Some(node),
+            Payload::Host {
+                state,
+                incarnation: Incarnation(1),
+            },
+        )
     }
 
     pub fn notice(&mut self, node: NodeId, notice: Notice) -> EventId {
@@ -267,7 +338,13 @@ impl Trace {
 
     pub fn lead(&mut self, manager: u32, epoch: u64) -> EventId {
         let role = ConsensusRole::Leader;
-        self.notice(NodeId::manager(manager), Notice::RoleChanged { role, epoch: Epoch(epoch) })
+        self.notice(
+            NodeId::manager(manager),
+            Notice::RoleChanged {
+                role,
+                epoch: Epoch(epoch),
+            },
+        )
     }
 
     /// Applies the next entry on manager-1.
@@ -286,7 +363,12 @@ impl Trace {
         changes: Vec<Change>,
     ) -> EventId {
         let (revision, epoch) = (Revision(revision), Epoch(epoch));
-        let notice = Notice::Applied { revision, epoch, digest, changes };
+        let notice = Notice::Applied {
+            revision,
+            epoch,
+            digest,
+            changes,
+        };
         self.notice(NodeId::manager(manager), notice)
     }
 
@@ -304,7 +386,15 @@ impl Trace {
 
     pub fn moved(&mut self, agent: u32, id: u64, from: TaskState, status: TaskStatus) -> EventId {
         let (task, service) = (TaskId(id), WEB.into());
-        self.notice(NodeId::agent(agent), Notice::TaskMoved { task, service, from, status })
+        self.notice(
+            NodeId::agent(agent),
+            Notice::TaskMoved {
+                task,
+                service,
+                from,
+                status,
+            },
+        )
     }
 
     /// An agent moves a task and the managers commit that.
@@ -317,7 +407,10 @@ impl Trace {
     }
 
     pub fn acknowledged(&mut self, agent: u32, id: u64, sequence: u64) -> EventId {
-        let notice = Notice::ReportAcknowledged { task: TaskId(id), sequence };
+        let notice = Notice::ReportAcknowledged {
+            task: TaskId(id),
+            sequence,
+        };
         self.notice(NodeId::agent(agent), notice)
     }
 
@@ -351,7 +444,10 @@ impl Trace {
     pub fn start(&mut self, agent: u32, task: u64, attempt: u32) -> EventId {
         let container = container(task, attempt);
         self.called(agent, "start", &container);
-        let payload = Payload::ContainerStarted { container, pid: 100 };
+        let payload = Payload::ContainerStarted {
+            container,
+            pid: 100,
+        };
         self.push(Some(NodeId::agent(agent)), payload)
     }
 
@@ -376,22 +472,40 @@ impl Trace {
         because: ExitCause,
     ) -> EventId {
         let container = container(task, attempt);
-        let payload = Payload::ContainerExited { container, exit, because };
+        let payload = Payload::ContainerExited {
+            container,
+            exit,
+            because,
+        };
         self.push(Some(NodeId::agent(agent)), payload)
     }
 
     pub fn deleted(&mut self, agent: u32, task: u64, attempt: u32) -> EventId {
         let container = container(task, attempt);
-        self.push(Some(NodeId::agent(agent)), Payload::ContainerDeleted { container })
+        self.push(
+            Some(NodeId::agent(agent)),
+            Payload::ContainerDeleted { container },
+        )
     }
 
     pub fn stop_requested(&mut self, agent: u32, task: u64, attempt: u32, reason: Reason) {
         let (instance, grace) = (instance(task, attempt), seconds(10));
-        self.notice(NodeId::agent(agent), Notice::StopRequested { instance, grace, reason });
+        self.notice(
+            NodeId::agent(agent),
+            Notice::StopRequested {
+                instance,
+                grace,
+                reason,
+            },
+        );
     }
 
     pub fn accepted(&mut self, agent: u32, revision: Revision) -> EventId {
-        let notice = Notice::AssignmentsAccepted { epoch: Epoch(1), revision, tasks: 1 };
+        let notice = Notice::AssignmentsAccepted {
+            epoch: Epoch(1),
+            revision,
+            tasks: 1,
+        };
         self.notice(NodeId::agent(agent), notice)
     }
 
@@ -399,8 +513,11 @@ impl Trace {
     pub fn invoked(&mut self, client: u32, operation: Operation) -> RequestId {
         self.requests += 1;
         let client = NodeId::client(client);
-        let request =
-            RequestId { client, incarnation: Incarnation(1), sequence: self.requests };
+        let request = RequestId {
+            client,
+            incarnation: Incarnation(1),
+            sequence: self.requests,
+        };
         self.push(Some(client), Payload::ClientInvoked { request, operation });
         request
     }
@@ -410,12 +527,18 @@ impl Trace {
         request: RequestId,
         result: Result<Outcome, OperationError>,
     ) -> EventId {
-        self.push(Some(request.client), Payload::ClientReturned { request, result })
+        self.push(
+            Some(request.client),
+            Payload::ClientReturned { request, result },
+        )
     }
 
     /// A task of `web` comes up on an agent: written, assigned, started, reported.
     pub fn up(&mut self, id: u64, agent: u32) -> Task {
-        let pending = Task { node: None, ..task(id, agent) };
+        let pending = Task {
+            node: None,
+            ..task(id, agent)
+        };
         self.apply(vec![pending.change(None, TaskStatus::pending())]);
         let task = task(id, agent);
         let assigned = status(TaskState::Assigned, 0, 0);
@@ -443,7 +566,12 @@ impl Trace {
     }
 
     pub fn settle(&mut self) -> &mut Self {
-        self.push(None, Payload::Phase { phase: Phase::Settle });
+        self.push(
+            None,
+            Payload::Phase {
+                phase: Phase::Settle,
+            },
+        );
         self
     }
 
@@ -468,6 +596,10 @@ impl Trace {
     }
 
     pub fn fingerprints(&self, plan: &Plan) -> Vec<String> {
-        self.judge(plan).findings.into_iter().map(|finding| finding.fingerprint).collect()
+        self.judge(plan)
+            .findings
+            .into_iter()
+            .map(|finding| finding.fingerprint)
+            .collect()
     }
 }

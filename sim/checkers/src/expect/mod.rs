@@ -6,7 +6,7 @@
 //!
 //! `never` is evaluated over the whole run. One that speaks of `task`, `node` or `event` is
 //! evaluated for each task or node that is written to the store, and for each event that has a
-//! name; the others after every change of the store.
+//! name (changes of the store are such events too); the others after every change of the store.
 //!
 //! Breaches: `eventually/not-reached`, `eventually/not-kept`, `never/was-true`, each with the
 //! expression, as two expressions are two properties. An expression that could not be evaluated
@@ -18,6 +18,7 @@ mod compile;
 mod context;
 
 use serde_json::Value;
+use wavetank_model::Change;
 use wavetank_scenario::plan::Plan;
 use wavetank_trace::{Event, EventId, Payload, Phase, VirtualTime, view};
 
@@ -27,6 +28,9 @@ use context::Context;
 
 /// A compiled expression.
 pub(crate) trait Condition: Send {
+    /// Does it speak of `task`, `node` or `event`: of what has just happened?
+    fn mentions(&self, name: &str) -> bool;
+
     /// Is it true of these values? An error says why that makes no sense.
     fn evaluate(&self, context: &Value) -> Result<bool, String>;
 }
@@ -41,8 +45,7 @@ pub(crate) enum Vocabulary {
 }
 
 /// Turns text into a condition.
-pub(crate) type Compile<'a> =
-    &'a dyn Fn(Vocabulary, &str) -> Result<Box<dyn Condition>, String>;
+pub(crate) type Compile<'a> = &'a dyn Fn(Vocabulary, &str) -> Result<Box<dyn Condition>, String>;
 
 struct Expectation {
     text: String,
@@ -82,25 +85,13 @@ struct Eventual {
     failed: bool,
 }
 
-struct Never {
-    expectation: Expectation,
-    subject: Subject,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Subject {
-    Store,
-    Task,
-    Node,
-    Event,
-}
+/// What has just happened, under the names that `never` has for it.
+const MOMENTS: [&str; 3] = ["task", "node", "event"];
 
 /// Judges the expectations of a plan.
 pub(crate) struct Expectations {
     eventually: Vec<Eventual>,
-    never: Vec<Never>,
-    /// Some `never` needs the cluster's values, which take time to make.
-    never_sees_cluster: bool,
+    never: Vec<Expectation>,
     context: Context,
     doubts: Vec<String>,
 }
@@ -112,7 +103,12 @@ impl Expectations {
         let mut compiled = |vocabulary, text: &str| match compile(vocabulary, text) {
             Ok(condition) => {
                 let text = text.to_owned();
-                Some(Expectation { text, condition, evaluated: false, error: None })
+                Some(Expectation {
+                    text,
+                    condition,
+                    evaluated: false,
+                    error: None,
+                })
             }
             Err(error) => {
                 doubts.push(format!("`{text}` cannot be evaluated: {error}"));
@@ -123,18 +119,26 @@ impl Expectations {
             let expectation = compiled(Vocabulary::Eventually, &wanted.check)?;
             let within = wanted.within;
             let since = None;
-            Some(Eventual { expectation, within, holds: false, since, due: false, failed: false })
+            Some(Eventual {
+                expectation,
+                within,
+                holds: false,
+                since,
+                due: false,
+                failed: false,
+            })
         };
         let eventually = plan.expect.eventually.iter().filter_map(eventual).collect();
-        let never = |text: &String| {
-            let expectation = compiled(Vocabulary::Never, text)?;
-            Some(Never { expectation, subject: subject(text) })
-        };
-        let never: Vec<Never> = plan.expect.never.iter().filter_map(never).collect();
-        let sees_cluster =
-            |never: &Never| never.subject == Subject::Store || sees_cluster(&never.expectation.text);
-        let never_sees_cluster = never.iter().any(sees_cluster);
-        Expectations { eventually, never, never_sees_cluster, context: Context::default(), doubts }
+        let never = plan.expect.never.iter();
+        let never = never
+            .filter_map(|text| compiled(Vocabulary::Never, text))
+            .collect();
+        Expectations {
+            eventually,
+            never,
+            context: Context::default(),
+            doubts,
+        }
     }
 
     /// Looks at the next event.
@@ -142,13 +146,18 @@ impl Expectations {
         if self.eventually.is_empty() && self.never.is_empty() {
             return;
         }
-        let settles = matches!(event.payload, Payload::Phase { phase: Phase::Settle });
+        let settles = matches!(
+            event.payload,
+            Payload::Phase {
+                phase: Phase::Settle
+            }
+        );
         let changed = !report.model.store.fresh_changes(event).is_empty();
         if report.model.settle_at.is_some() {
             self.pass_deadlines(event.at, report);
         }
         let owed = report.model.settle_at.is_some() && !self.eventually.is_empty();
-        if (changed && (owed || self.never_sees_cluster)) || settles {
+        if (changed && (owed || !self.never.is_empty())) || settles {
             self.context.refresh(&report.model);
         }
         if report.model.settle_at.is_some() && (changed || settles) {
@@ -169,14 +178,18 @@ impl Expectations {
             }
         }
         let expectations = self.eventually.iter().map(|wanted| &wanted.expectation);
-        let expectations = expectations.chain(self.never.iter().map(|never| &never.expectation));
-        report.inconclusive.extend(expectations.filter_map(Expectation::doubt));
+        let expectations = expectations.chain(&self.never);
+        report
+            .inconclusive
+            .extend(expectations.filter_map(Expectation::doubt));
         report.inconclusive.extend(self.doubts.drain(..));
     }
 
     /// What holds when a bound passes is what the last change before it left.
     fn pass_deadlines(&mut self, now: VirtualTime, report: &mut Report) {
-        let Some(settle_at) = report.model.settle_at else { return };
+        let Some(settle_at) = report.model.settle_at else {
+            return;
+        };
         for wanted in &mut self.eventually {
             let deadline = settle_at + wanted.within;
             if wanted.due || now <= deadline || wanted.since.is_none() {
@@ -205,45 +218,56 @@ impl Expectations {
     }
 
     fn never_in_store(&mut self, event: &Event, report: &mut Report) {
-        let mut checks = vec![(Subject::Store, "store", Value::Null)];
-        for change in report.model.store.fresh_changes(event) {
-            let fields = Value::Object(context::change_fields(change));
-            match change {
-                wavetank_model::Change::Task { .. } => checks.push((Subject::Task, "task", fields)),
-                wavetank_model::Change::Node { .. } => checks.push((Subject::Node, "node", fields)),
+        if self.never.is_empty() {
+            return;
+        }
+        for change in report.model.store.fresh_changes(event).to_vec() {
+            let mut moments = Vec::new();
+            match &change {
+                Change::Task { .. } => moments.push(("task", context::task_fields(&change))),
+                Change::Node { .. } => moments.push(("node", context::node_fields(&change))),
                 _ => {}
             }
+            if let Some(name) = view::change_name(&change) {
+                let fields = view::change_fields(&change, event.host);
+                moments.push(("event", context::event_value(name, fields)));
+            }
+            self.check_never(moments, event, report);
         }
-        for (subject, name, value) in checks {
-            self.check_never(subject, name, value, event, report);
-        }
+        self.check_never(Vec::new(), event, report);
     }
 
     fn never_in_events(&mut self, event: &Event, report: &mut Report) {
-        if !self.never.iter().any(|never| never.subject == Subject::Event) {
-            return;
+        if self
+            .never
+            .iter()
+            .any(|never| never.condition.mentions("event"))
+            && let Some(name) = view::event_name(&event.payload)
+        {
+            let value = context::event_value(name, view::event_fields(event));
+            self.check_never(vec![("event", value)], event, report);
         }
-        let Some(name) = view::event_name(&event.payload) else { return };
-        let mut fields = view::event_fields(event);
-        fields.insert("name".to_owned(), Value::from(name));
-        self.check_never(Subject::Event, "event", Value::Object(fields), event, report);
     }
 
+    /// Evaluates those that speak of one of these moments, or of none if there is none.
     fn check_never(
         &mut self,
-        subject: Subject,
-        name: &str,
-        value: Value,
+        moments: Vec<(&'static str, Value)>,
         event: &Event,
         report: &mut Report,
     ) {
-        if !self.never.iter().any(|never| never.subject == subject) {
-            return;
+        let names: Vec<&str> = moments.iter().map(|(name, _)| *name).collect();
+        for (name, value) in moments {
+            self.context.set(name, value);
         }
-        self.context.set(name, value);
-        for never in self.never.iter_mut().filter(|never| never.subject == subject) {
-            if never.expectation.evaluate(self.context.values()) == Some(true) {
-                let text = &never.expectation.text;
+        for never in &mut self.never {
+            let mentions = |names: &[&str]| names.iter().any(|name| never.condition.mentions(name));
+            let concerned = match names.is_empty() {
+                true => !mentions(&MOMENTS),
+                false => mentions(&names),
+            };
+            if concerned && never.evaluate(self.context.values()) == Some(true) {
+                let text = &never.text;
                 report.findings.add(Breach {
                     checker: "never",
                     kind: &format!("was-true: {text}"),
@@ -253,7 +277,7 @@ impl Expectations {
                 });
             }
         }
-        self.context.clear(name);
+        names.into_iter().for_each(|name| self.context.clear(name));
     }
 }
 
@@ -263,39 +287,22 @@ impl Eventual {
             return;
         }
         let text = &self.expectation.text;
-        let what = if kind == "not-kept" { "did not stay true" } else { "did not become true" };
+        let what = if kind == "not-kept" {
+            "did not stay true"
+        } else {
+            "did not become true"
+        };
         report.findings.add(Breach {
             checker: "eventually",
             kind: &format!("{kind}: {text}"),
-            cause: format!("`{text}` {what} within {:?} after the last fault", self.within),
+            cause: format!(
+                "`{text}` {what} within {:?} after the last fault",
+                self.within
+            ),
             at,
             witnesses: self.since.iter().map(|(_, event)| *event).collect(),
         });
     }
-}
-
-/// What an expression speaks of: the first of these words that it has as a name of its own.
-fn subject(text: &str) -> Subject {
-    let subjects =
-        [("event", Subject::Event), ("task", Subject::Task), ("node", Subject::Node)];
-    let found = subjects.into_iter().find(|(name, _)| has_word(text, name));
-    found.map_or(Subject::Store, |(_, subject)| subject)
-}
-
-/// Is `name` a name in this expression, and not a field of something or a text?
-fn has_word(text: &str, name: &str) -> bool {
-    let is_word = |character: char| character.is_alphanumeric() || character == '_';
-    text.match_indices(name).any(|(at, _)| {
-        let before = text[..at].chars().next_back();
-        let after = text[at + name.len()..].chars().next();
-        before.is_none_or(|c| !is_word(c) && !matches!(c, '.' | '"' | '\''))
-            && after.is_none_or(|c| !is_word(c) && !matches!(c, '"' | '\'' | '('))
-    })
-}
-
-/// Does it look at the whole cluster, not only at what is being written?
-fn sees_cluster(text: &str) -> bool {
-    text.contains("service(") || ["services", "tasks", "nodes", "leases"].iter().any(|name| has_word(text, name))
 }
 
 #[cfg(test)]
@@ -308,6 +315,10 @@ mod tests {
     struct Pointer(String, Value);
 
     impl Condition for Pointer {
+        fn mentions(&self, name: &str) -> bool {
+            self.0.starts_with(&format!("/{name}/"))
+        }
+
         fn evaluate(&self, context: &Value) -> Result<bool, String> {
             let found = context.pointer(&self.0).ok_or("nothing there")?;
             Ok(*found == self.1)
@@ -324,7 +335,10 @@ mod tests {
 
     fn judge(trace: &Trace, eventually: &[&str], never: &[&str]) -> (Vec<String>, Vec<String>) {
         let mut plan = plan(&[]);
-        let owed = |check: &&str| Eventually { check: (*check).to_owned(), within: seconds(30) };
+        let owed = |check: &&str| Eventually {
+            check: (*check).to_owned(),
+            within: seconds(30),
+        };
         plan.expect.eventually = eventually.iter().map(owed).collect();
         plan.expect.never = never.iter().map(|text| (*text).to_owned()).collect();
         let mut report = Report::new(&plan);
@@ -337,7 +351,10 @@ mod tests {
         }
         expectations.finish(end, &mut report);
         let found = report.findings.into_vec();
-        let found = found.into_iter().map(|finding| finding.fingerprint).collect();
+        let found = found
+            .into_iter()
+            .map(|finding| finding.fingerprint)
+            .collect();
         (found, report.inconclusive.into_iter().collect())
     }
 
@@ -364,7 +381,9 @@ mod tests {
         let mut trace = Trace::started(&spec());
         trace.settle().after(seconds(40));
         trace.up(1, 1);
-        trace.after(seconds(10)).push(None, Payload::Phase { phase: Phase::End });
+        trace
+            .after(seconds(10))
+            .push(None, Payload::Phase { phase: Phase::End });
         let (found, _) = judge(&trace, &[RUNS], &[]);
         assert_eq!(found, ["eventually/not-reached: services.web.running=1"]);
     }
@@ -376,7 +395,9 @@ mod tests {
         trace.settle().after(seconds(40));
         let ended = failed(Reason::ExitedNonZero, Some(exit(1)), 1, 6);
         trace.reported(1, &task, TaskState::Running, ended);
-        trace.after(seconds(10)).push(None, Payload::Phase { phase: Phase::End });
+        trace
+            .after(seconds(10))
+            .push(None, Payload::Phase { phase: Phase::End });
         let (found, _) = judge(&trace, &[RUNS], &["task.state=\"failed\""]);
         let expected = [
             "eventually/not-kept: services.web.running=1",
@@ -392,5 +413,38 @@ mod tests {
         let (found, doubts) = judge(&trace, &[], &["task.state=\"failed\"", "nonsense"]);
         assert!(found.is_empty());
         assert_eq!(doubts.len(), 2, "{doubts:?}");
+    }
+
+    #[test]
+    fn the_language_is_that_of_scenarios() {
+        let mut plan = plan(&[]);
+        let check = "service(\"web\").running == 1 && node(\"agent-1\").status == \"ready\"";
+        plan.expect.eventually = vec![Eventually {
+            check: check.into(),
+            within: seconds(30),
+        }];
+        plan.expect.never = vec![
+            "task.state == \"failed\" && task.exit_code != 7".into(),
+            "event.name == \"store.task\" && event.to == \"lost\"".into(),
+            "tasks.exists(t, t.state == \"rejected\")".into(),
+        ];
+        let mut trace = Trace::started(&spec());
+        trace.up(1, 1);
+        let other = trace.up(2, 2);
+        let mut bad = Trace {
+            events: trace.events.clone(),
+            now: trace.now,
+            ..Trace::default()
+        };
+        bad.revision = trace.revision;
+        let ended = |code| failed(Reason::ExitedNonZero, Some(exit(code)), 1, 6);
+        trace.reported(2, &other, TaskState::Running, ended(7));
+        trace.end();
+        let judgement = trace.judge(&plan);
+        assert_eq!(judgement.verdict, crate::Verdict::Pass, "{judgement:?}");
+        bad.reported(2, &other, TaskState::Running, ended(8));
+        bad.end();
+        let expected = "never/was-true: task.state == \"failed\" && task.exit_code != 7";
+        assert_eq!(bad.fingerprints(&plan), [expected]);
     }
 }

@@ -13,12 +13,17 @@ fn image_of<'a>(model: &'a Model, spec: &ServiceSpec) -> Option<&'a Image> {
     let last = reference.rsplit('/').next().unwrap_or(reference);
     let bare = last.split([':', '@']).next().unwrap_or(last);
     let images = &model.plan.images;
-    images.get(reference).or_else(|| images.get(last)).or_else(|| images.get(bare))
+    images
+        .get(reference)
+        .or_else(|| images.get(last))
+        .or_else(|| images.get(bare))
 }
 
 /// Can a service with this spec reach a state that lasts?
 pub(super) fn comes_to_rest(model: &Model, spec: &ServiceSpec) -> bool {
-    let Some(image) = image_of(model, spec) else { return false };
+    let Some(image) = image_of(model, spec) else {
+        return false;
+    };
     let limit = spec.resources.memory_bytes;
     let fits = limit == 0 || image.memory_bytes <= limit;
     image.exists && fits && gets_healthy(image, spec) && behaves(image, spec)
@@ -37,7 +42,8 @@ fn behaves(image: &Image, spec: &ServiceSpec) -> bool {
         ServiceMode::Job { .. } => {
             // A job that is started again after any end is a contradiction: nothing is owed.
             let gives_up = spec.restart.condition == RestartCondition::Never;
-            let succeeds = image.exit_code == 0 && spec.restart.condition != RestartCondition::Always;
+            let succeeds =
+                image.exit_code == 0 && spec.restart.condition != RestartCondition::Always;
             image.run_for.is_some() && (gives_up || succeeds)
         }
         ServiceMode::Replicated { .. } | ServiceMode::Global => image.run_for.is_none(),
@@ -52,7 +58,9 @@ pub(super) fn run_for(model: &Model, spec: &ServiceSpec) -> Duration {
 
 /// The longest until a running process is seen to be ready.
 pub(super) fn ready_after(model: &Model, spec: &ServiceSpec) -> Duration {
-    let Some(check) = &spec.health else { return Duration::ZERO };
+    let Some(check) = &spec.health else {
+        return Duration::ZERO;
+    };
     let delay = match image_of(model, spec).map(|image| image.health) {
         Some(Health::After(delay)) => delay,
         _ => Duration::ZERO,

@@ -80,9 +80,14 @@ impl Checker for Convergence {
     }
 
     fn observe(&mut self, event: &Event, report: &mut Report) {
-        let Payload::Notice { notice } = &event.payload else { return };
+        let Payload::Notice { notice } = &event.payload else {
+            return;
+        };
         match notice {
-            Notice::RoleChanged { role: ConsensusRole::Leader, .. } => self.elected_at = event.at,
+            Notice::RoleChanged {
+                role: ConsensusRole::Leader,
+                ..
+            } => self.elected_at = event.at,
             Notice::PullDelayed { image, delay, .. } => {
                 if let Some(host) = event.host {
                     self.pulls.insert((host, image.clone()), event.at + *delay);
@@ -97,7 +102,12 @@ impl Checker for Convergence {
         if report.model.settle_at.is_none() || report.model.disturbance.silent_fault_in_force() {
             return;
         }
-        let view = View { model: &report.model, checker: self, end, owed: owed(&report.model) };
+        let view = View {
+            model: &report.model,
+            checker: self,
+            end,
+            owed: owed(&report.model),
+        };
         let mut found = Vec::new();
         view.control(&mut found);
         view.nodes(&mut found);
@@ -109,7 +119,13 @@ impl Checker for Convergence {
         }
         for (kind, cause, witness) in found {
             let witnesses = witness.into_iter().collect();
-            report.findings.add(Breach { checker: ID, kind, cause, at: end, witnesses });
+            report.findings.add(Breach {
+                checker: ID,
+                kind,
+                cause,
+                at: end,
+                witnesses,
+            });
         }
     }
 }
@@ -118,11 +134,19 @@ impl Convergence {
     fn applied(&mut self, event: &Event, model: &Model) {
         for step in model.store.steps() {
             let (before, after) = (&step.before, &step.after);
-            if before.as_ref().is_some_and(|task| task.status.state == after.status.state) {
+            if before
+                .as_ref()
+                .is_some_and(|task| task.status.state == after.status.state)
+            {
                 continue;
             }
-            let Some(spec) = model.store.spec_of(after) else { continue };
-            let slot = self.slots.entry((after.service.clone(), after.slot)).or_default();
+            let Some(spec) = model.store.spec_of(after) else {
+                continue;
+            };
+            let slot = self
+                .slots
+                .entry((after.service.clone(), after.slot))
+                .or_default();
             match after.status.state {
                 TaskState::Complete => slot.done = true,
                 TaskState::Failed | TaskState::Rejected | TaskState::Lost => {
@@ -197,27 +221,40 @@ impl View<'_> {
     }
 
     fn service(&self, name: &ServiceName, service: &ServiceRecord, found: &mut Found) {
-        let held = self.model.store.tasks_of(name).any(|(_, task)| {
-            task.node.is_some_and(|node| !self.is_owed(node))
-        });
+        let held = self
+            .model
+            .store
+            .tasks_of(name)
+            .any(|(_, task)| task.node.is_some_and(|node| !self.is_owed(node)));
         if self.end.since(service.changed_at) < self.owed.min(RECENT * 2) {
             return;
         }
         let witness = Some(service.event);
         if service.deleting {
             if !held {
-                found.push(("not-deleted", format!("{name} is still being deleted"), witness));
+                found.push((
+                    "not-deleted",
+                    format!("{name} is still being deleted"),
+                    witness,
+                ));
             }
             return;
         }
         if service.stopped {
-            if self.model.store.tasks_of(name).any(|(_, task)| task.is_wanted()) {
+            if self
+                .model
+                .store
+                .tasks_of(name)
+                .any(|(_, task)| task.is_wanted())
+            {
                 let cause = format!("{name} is stopped, and some of its tasks are to run");
                 found.push(("not-stopped", cause, witness));
             }
             return;
         }
-        if (held && service.spec.volume.is_some()) || !images::comes_to_rest(self.model, &service.spec) {
+        if (held && service.spec.volume.is_some())
+            || !images::comes_to_rest(self.model, &service.spec)
+        {
             return;
         }
         match service.spec.mode {
@@ -237,17 +274,29 @@ impl View<'_> {
             }
             RolloutState::Completed | RolloutState::RolledBack => {}
         }
-        let tasks: Vec<_> =
-            self.model.store.tasks_of(name).filter(|(_, task)| task.is_wanted()).collect();
-        let good = tasks.iter().filter(|(id, task)| self.is_good(*id, task)).count();
-        let excused = tasks.iter().filter(|(id, task)| self.is_excused(*id, task)).count()
+        let tasks: Vec<_> = self
+            .model
+            .store
+            .tasks_of(name)
+            .filter(|(_, task)| task.is_wanted())
+            .collect();
+        let good = tasks
+            .iter()
+            .filter(|(id, task)| self.is_good(*id, task))
+            .count();
+        let excused = tasks
+            .iter()
+            .filter(|(id, task)| self.is_excused(*id, task))
+            .count()
             + self.slots_waiting(name, replicas);
         let wanted = replicas as usize;
         if good + excused < wanted {
             let cause = format!("{name} has {good} of {wanted} tasks that work");
             found.push(("missing-instances", cause, Some(service.event)));
         }
-        let moving = tasks.iter().any(|(_, task)| self.is_recent(task.state_since));
+        let moving = tasks
+            .iter()
+            .any(|(_, task)| self.is_recent(task.state_since));
         if tasks.len() > wanted && !moving {
             let cause = format!("{name} has {} tasks instead of {wanted}", tasks.len());
             found.push(("surplus-instances", cause, Some(service.event)));
@@ -274,14 +323,17 @@ impl View<'_> {
         let name = &service.spec.name;
         let waiting = self.slots_waiting(name, u32::MAX) > 0;
         for (node, record) in &self.model.store.nodes {
-            if !room::is_eligible(self.model, &service.spec, *node, record) || !self.is_owed(*node) {
+            if !room::is_eligible(self.model, &service.spec, *node, record) || !self.is_owed(*node)
+            {
                 continue;
             }
             let tasks = self.model.store.tasks_of(name);
             let here: Vec<_> = tasks
                 .filter(|(_, task)| task.node == Some(*node) && task.is_wanted())
                 .collect();
-            let fine = here.iter().any(|(id, task)| self.is_good(*id, task) || self.is_excused(*id, task));
+            let fine = here
+                .iter()
+                .any(|(id, task)| self.is_good(*id, task) || self.is_excused(*id, task));
             let excused = here.is_empty()
                 && (waiting
                     || self.is_recent(record.changed_at)
@@ -300,10 +352,15 @@ impl View<'_> {
             if slot.done {
                 continue;
             }
-            let mut tasks = self.model.store.tasks_of(name).filter(|(_, task)| task.slot == number);
+            let mut tasks = self
+                .model
+                .store
+                .tasks_of(name)
+                .filter(|(_, task)| task.slot == number);
             let running = |task: &TaskRecord| {
                 task.status.state == TaskState::Running
-                    && self.end.since(task.state_since) < images::run_for(self.model, &service.spec) + RECENT
+                    && self.end.since(task.state_since)
+                        < images::run_for(self.model, &service.spec) + RECENT
             };
             let excused = self.is_waiting(&service.spec, slot)
                 || tasks.any(|(id, task)| {
@@ -320,8 +377,11 @@ impl View<'_> {
     fn stopping(&self, found: &mut Found) {
         let timers = &self.model.plan.cluster.timers;
         for (id, task) in &self.model.store.tasks {
-            let Some(spec) = self.model.store.spec_of(task) else { continue };
-            let bound = spec.stop_grace + timers.runtime_timeout * 3 + timers.status_poll * 3 + RECENT;
+            let Some(spec) = self.model.store.spec_of(task) else {
+                continue;
+            };
+            let bound =
+                spec.stop_grace + timers.runtime_timeout * 3 + timers.status_poll * 3 + RECENT;
             let overdue = self.end.since(task.desired_since.0) > bound.max(self.owed);
             let stuck = !task.is_wanted() && !task.status.state.is_terminal();
             if stuck && overdue && !self.is_held(task) {
@@ -337,7 +397,12 @@ impl View<'_> {
 
     /// Ready in the store, and truly running (as far as its node can be owed that).
     fn is_good(&self, id: TaskId, task: &TaskRecord) -> bool {
-        let live = self.model.containers.of_task(id).iter().any(Instance::is_live);
+        let live = self
+            .model
+            .containers
+            .of_task(id)
+            .iter()
+            .any(Instance::is_live);
         self.is_held(task) || (task.is_ready() && live)
     }
 
@@ -346,9 +411,13 @@ impl View<'_> {
         if self.is_good(id, task) {
             return false;
         }
-        let Some(spec) = self.model.store.spec_of(task) else { return true };
+        let Some(spec) = self.model.store.spec_of(task) else {
+            return true;
+        };
         let waited = self.end.since(task.state_since);
-        let pull = task.node.and_then(|node| self.checker.pulls.get(&(node, spec.image.0.clone())));
+        let pull = task
+            .node
+            .and_then(|node| self.checker.pulls.get(&(node, spec.image.0.clone())));
         let pull_waits = pull.is_some_and(|until| *until + RECENT > self.end);
         match task.status.state {
             _ if self.is_recent(task.state_since) => true,
@@ -362,18 +431,28 @@ impl View<'_> {
     }
 
     fn slot(&self, name: &ServiceName, number: u32) -> Slot {
-        self.checker.slots.get(&(name.clone(), number)).copied().unwrap_or_default()
+        self.checker
+            .slots
+            .get(&(name.clone(), number))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Empty slots whose next task is not due yet.
     fn slots_waiting(&self, name: &ServiceName, replicas: u32) -> usize {
-        let Some(service) = self.model.store.services.get(name) else { return 0 };
+        let Some(service) = self.model.store.services.get(name) else {
+            return 0;
+        };
         let filled = |number: u32| {
             let mut tasks = self.model.store.tasks_of(name);
             tasks.any(|(_, task)| task.slot == number && task.is_wanted())
         };
         let first = (name.clone(), 0);
-        let slots = self.checker.slots.range(first..).take_while(|((service, _), _)| service == name);
+        let slots = self
+            .checker
+            .slots
+            .range(first..)
+            .take_while(|((service, _), _)| service == name);
         slots
             .filter(|((_, number), slot)| {
                 *number <= replicas && self.is_waiting(&service.spec, **slot) && !filled(*number)
@@ -397,7 +476,9 @@ fn longest(backoff: Backoff, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Trace, exit, failed, node, removed, service, spec, status, stopped, task};
+    use crate::testing::{
+        Trace, exit, failed, node, removed, service, spec, status, stopped, task,
+    };
     use wavetank_model::{DesiredState, Reason, TaskStatus};
     use wavetank_trace::{ExitCause, HostState};
 
@@ -431,10 +512,16 @@ mod tests {
         let mut trace = Trace::started(&spec());
         let task = trace.up(1, 1);
         trace.host(NodeId::agent(1), HostState::PowerLost);
-        let mut unreplaced = Trace { events: trace.events.clone(), ..Trace::default() };
+        let mut unreplaced = Trace {
+            events: trace.events.clone(),
+            ..Trace::default()
+        };
         (unreplaced.now, unreplaced.revision) = (trace.now, trace.revision);
         assert_eq!(found(trace.end()), Vec::<String>::new());
-        let lost = TaskStatus { reason: Some(Reason::NodeDown), ..status(TaskState::Lost, 1, 5) };
+        let lost = TaskStatus {
+            reason: Some(Reason::NodeDown),
+            ..status(TaskState::Lost, 1, 5)
+        };
         let lost = task.change(Some(TaskState::Running), lost);
         unreplaced.apply(vec![node(1, NodeStatus::Down), lost]);
         assert_eq!(found(unreplaced.end()), ["I3/missing-instances"]);
@@ -466,7 +553,10 @@ mod tests {
         let known = trace.up(1, 1);
         trace.apply(vec![stopped(&spec(), true)]);
         let running = status(TaskState::Running, 1, 5);
-        let mut stuck = Trace { events: trace.events.clone(), ..Trace::default() };
+        let mut stuck = Trace {
+            events: trace.events.clone(),
+            ..Trace::default()
+        };
         (stuck.now, stuck.revision) = (trace.now, trace.revision);
         assert_eq!(found(trace.end()), ["I3/not-stopped"]);
         let known = known.desired(DesiredState::Shutdown);
@@ -494,7 +584,10 @@ mod tests {
         let mut trace = Trace::started(&job);
         let one = trace.up(1, 1);
         trace.exited(1, 1, 1, exit(0), ExitCause::Itself);
-        let complete = TaskStatus { exit: Some(exit(0)), ..status(TaskState::Complete, 1, 6) };
+        let complete = TaskStatus {
+            exit: Some(exit(0)),
+            ..status(TaskState::Complete, 1, 6)
+        };
         trace.reported(1, &one, TaskState::Running, complete);
         trace.apply(vec![removed(1)]);
         assert_eq!(found(trace.end()), ["I3/job-unfinished"]);
@@ -504,7 +597,10 @@ mod tests {
     fn a_failed_task_waits_for_its_replacement_only_so_long() {
         let mut trace = Trace::started(&spec());
         let one = trace.up(1, 1);
-        let mut late = Trace { events: trace.events.clone(), ..Trace::default() };
+        let mut late = Trace {
+            events: trace.events.clone(),
+            ..Trace::default()
+        };
         (late.now, late.revision) = (trace.now, trace.revision);
         let ended = failed(Reason::ExitedNonZero, Some(exit(1)), 1, 6);
         trace.reported(1, &one, TaskState::Running, ended.clone());

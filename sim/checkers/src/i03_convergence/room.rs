@@ -18,21 +18,26 @@ pub(super) fn is_eligible(
     node: NodeId,
     record: &NodeRecord,
 ) -> bool {
-    let takes =
-        record.status == NodeStatus::Ready && record.availability == Availability::Active;
+    let takes = record.status == NodeStatus::Ready && record.availability == Availability::Active;
     let labels = agent(model, node).is_some_and(|host| {
-        spec.constraints.iter().all(|(key, value)| host.labels.get(key) == Some(value))
+        spec.constraints
+            .iter()
+            .all(|(key, value)| host.labels.get(key) == Some(value))
     });
     takes && labels
 }
 
 /// Has an eligible node memory and ports left for one more task?
 pub(super) fn has_room(model: &Model, spec: &ServiceSpec, node: NodeId) -> bool {
-    let Some(host) = agent(model, node) else { return false };
+    let Some(host) = agent(model, node) else {
+        return false;
+    };
     let mut memory = spec.resources.memory_bytes;
     let mut cpu = u64::from(spec.resources.cpu_millis);
     for (_, task) in model.store.live_tasks_on(node) {
-        let Some(other) = model.store.spec_of(task) else { continue };
+        let Some(other) = model.store.spec_of(task) else {
+            continue;
+        };
         memory += other.resources.memory_bytes;
         cpu += u64::from(other.resources.cpu_millis);
         if other.ports.iter().any(|port| spec.ports.contains(port)) {
@@ -49,6 +54,10 @@ pub(super) fn fits_nowhere(model: &Model, spec: &ServiceSpec) -> bool {
         is_eligible(model, spec, *node, record) && has_room(model, spec, *node)
     };
     let volumes_node = spec.volume.is_some()
-        && model.store.tasks.values().any(|task| task.service == spec.name && task.node.is_some());
+        && model
+            .store
+            .tasks
+            .values()
+            .any(|task| task.service == spec.name && task.node.is_some());
     volumes_node || !nodes.into_iter().any(fits)
 }

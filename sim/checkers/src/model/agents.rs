@@ -68,7 +68,9 @@ impl Agents {
             }
             Payload::Host { state, .. } if is_death(*state) => {
                 if let Some(agent) = self.agents.get_mut(&host)
-                    && agent.heard.is_some_and(|heard| event.at.since(heard.at) <= void)
+                    && agent
+                        .heard
+                        .is_some_and(|heard| event.at.since(heard.at) <= void)
                 {
                     agent.heard = agent.heard_before;
                 }
@@ -107,15 +109,29 @@ impl Agents {
 
     fn notice(&mut self, event: &Event, host: NodeId, notice: &Notice) {
         match notice {
-            Notice::AssignmentsAccepted { epoch, revision, .. } => {
+            Notice::AssignmentsAccepted {
+                epoch, revision, ..
+            } => {
                 let agent = self.agents.entry(host).or_default();
-                let heard =
-                    Heard { epoch: *epoch, revision: *revision, at: event.at, event: event.id };
+                let heard = Heard {
+                    epoch: *epoch,
+                    revision: *revision,
+                    at: event.at,
+                    event: event.id,
+                };
                 agent.heard_before = agent.heard.replace(heard);
             }
-            Notice::StopRequested { instance, grace, reason } => {
-                let stop =
-                    StopRecord { at: event.at, grace: *grace, reason: *reason, event: event.id };
+            Notice::StopRequested {
+                instance,
+                grace,
+                reason,
+            } => {
+                let stop = StopRecord {
+                    at: event.at,
+                    grace: *grace,
+                    reason: *reason,
+                    event: event.id,
+                };
                 let stops = &mut self.agents.entry(host).or_default().stops;
                 stops.entry(*instance).or_insert(stop);
             }

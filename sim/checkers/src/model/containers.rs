@@ -79,7 +79,11 @@ impl Containers {
     pub fn observe(&mut self, event: &Event, store: &StoreView) {
         let Some(host) = event.host else { return };
         match &event.payload {
-            Payload::RuntimeCalled { call, container: Some(container), .. } => {
+            Payload::RuntimeCalled {
+                call,
+                container: Some(container),
+                ..
+            } => {
                 self.called(event, host, call, container);
             }
             Payload::ContainerCreated { container, volumes } => {
@@ -87,17 +91,30 @@ impl Containers {
             }
             Payload::ContainerStarted { container, .. } => {
                 let at = event.at;
-                self.update(event, host, container, |instance| instance.started_at = Some(at));
+                self.update(event, host, container, |instance| {
+                    instance.started_at = Some(at)
+                });
             }
-            Payload::ContainerSignalled { container, signal: Signal::Terminate } => {
+            Payload::ContainerSignalled {
+                container,
+                signal: Signal::Terminate,
+            } => {
                 let at = event.at;
                 self.update(event, host, container, |instance| {
                     instance.asked_at.get_or_insert(at);
                 });
             }
-            Payload::ContainerExited { container, exit, because } => {
-                let end =
-                    End { at: event.at, exit: *exit, because: *because, event: event.id };
+            Payload::ContainerExited {
+                container,
+                exit,
+                because,
+            } => {
+                let end = End {
+                    at: event.at,
+                    exit: *exit,
+                    because: *because,
+                    event: event.id,
+                };
                 self.update(event, host, container, |instance| instance.end = Some(end));
             }
             Payload::ContainerExitForgotten { container } => {
@@ -106,9 +123,14 @@ impl Containers {
             Payload::ContainerDeleted { container } => self.deleted(event, host, container, store),
             Payload::ContainerHealth { container, healthy } => {
                 let since = healthy.then_some(event.at);
-                self.update(event, host, container, |instance| instance.healthy_since = since);
+                self.update(event, host, container, |instance| {
+                    instance.healthy_since = since
+                });
             }
-            Payload::Host { state: HostState::PowerLost | HostState::Wiped, .. } => {
+            Payload::Host {
+                state: HostState::PowerLost | HostState::Wiped,
+                ..
+            } => {
                 self.ordered.retain(|(node, _), _| *node != host);
             }
             _ => {}
@@ -122,7 +144,10 @@ impl Containers {
 
     /// The newest container of an instance on a node.
     pub fn find(&self, host: NodeId, id: InstanceId) -> Option<&Instance> {
-        self.of_task(id.task).iter().rev().find(|found| found.host == host && found.id == id)
+        self.of_task(id.task)
+            .iter()
+            .rev()
+            .find(|found| found.host == host && found.id == id)
     }
 
     /// The instance that a container event is about.
@@ -137,7 +162,9 @@ impl Containers {
 
     /// Containers that cannot belong to an instance, with the time they appeared.
     pub fn strangers(&self) -> impl Iterator<Item = (NodeId, &ContainerId, VirtualTime)> {
-        self.strangers.iter().map(|((node, id), at)| (*node, id, *at))
+        self.strangers
+            .iter()
+            .map(|((node, id), at)| (*node, id, *at))
     }
 
     /// How many containers exist on a node.
@@ -153,7 +180,9 @@ impl Containers {
     }
 
     fn called(&mut self, event: &Event, host: NodeId, call: &str, container: &ContainerId) {
-        let Some(id) = InstanceId::of_container(container) else { return };
+        let Some(id) = InstanceId::of_container(container) else {
+            return;
+        };
         match call {
             "create" => {
                 self.ordered.insert((host, id), event.id);
@@ -197,25 +226,26 @@ impl Containers {
         self.instances.entry(id.task).or_default().push(instance);
     }
 
-    fn deleted(
-        &mut self,
-        event: &Event,
-        host: NodeId,
-        container: &ContainerId,
-        store: &StoreView,
-    ) {
+    fn deleted(&mut self, event: &Event, host: NodeId, container: &ContainerId, store: &StoreView) {
         self.strangers.remove(&(host, container.clone()));
         if let Some(present) = self.present.get_mut(&host) {
             *present = present.saturating_sub(1);
         }
         let at = event.at;
-        self.update(event, host, container, |instance| instance.deleted_at = Some(at));
-        let Some(id) = InstanceId::of_container(container) else { return };
+        self.update(event, host, container, |instance| {
+            instance.deleted_at = Some(at)
+        });
+        let Some(id) = InstanceId::of_container(container) else {
+            return;
+        };
         if !store.tasks.contains_key(&id.task) {
             self.prune(id.task);
         }
         if let Some(instances) = self.instances.get_mut(&id.task) {
-            let gone = instances.iter().filter(|instance| !instance.exists()).count();
+            let gone = instances
+                .iter()
+                .filter(|instance| !instance.exists())
+                .count();
             if gone > GONE_KEPT_MAX
                 && let Some(oldest) = instances.iter().position(|instance| !instance.exists())
             {
@@ -231,9 +261,13 @@ impl Containers {
         container: &ContainerId,
         change: impl FnOnce(&mut Instance),
     ) {
-        let Some(id) = InstanceId::of_container(container) else { return };
+        let Some(id) = InstanceId::of_container(container) else {
+            return;
+        };
         let instances = self.instances.get_mut(&id.task).into_iter().flatten();
-        if let Some(instance) = instances.rev().find(|found| found.host == host && found.id == id)
+        if let Some(instance) = instances
+            .rev()
+            .find(|found| found.host == host && found.id == id)
         {
             instance.event = event.id;
             change(instance);

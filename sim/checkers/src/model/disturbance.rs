@@ -54,7 +54,10 @@ impl Disturbance {
         let numbered = (0..).zip(&plan.faults);
         Disturbance {
             managers: plan.cluster.managers,
-            healing: numbered.filter(|(_, fault)| fault.heals).map(|(n, _)| n).collect(),
+            healing: numbered
+                .filter(|(_, fault)| fault.heals)
+                .map(|(n, _)| n)
+                .collect(),
             ..Disturbance::default()
         }
     }
@@ -62,10 +65,18 @@ impl Disturbance {
     /// Takes in an event.
     pub fn observe(&mut self, event: &Event) {
         match &event.payload {
-            Payload::Fault { fault, action, state, disturbs, .. } => {
+            Payload::Fault {
+                fault,
+                action,
+                state,
+                disturbs,
+                ..
+            } => {
                 self.fault(event.at, *fault, action, *state, disturbs);
             }
-            Payload::Phase { phase: Phase::Settle } => {
+            Payload::Phase {
+                phase: Phase::Settle,
+            } => {
                 // A fault of one moment may never be said to be over.
                 for fault in self.healing.clone() {
                     self.heal(event.at, fault);
@@ -76,7 +87,9 @@ impl Disturbance {
                     self.host(event.at, node, *state);
                 }
             }
-            Payload::Notice { notice: Notice::RoleChanged { role, epoch } } => {
+            Payload::Notice {
+                notice: Notice::RoleChanged { role, epoch },
+            } => {
                 if let Some(node) = event.host {
                     self.role(event.at, node, *role, *epoch);
                 }
@@ -98,7 +111,9 @@ impl Disturbance {
 
     /// Does its process run (perhaps disturbed)?
     pub fn is_up(&self, node: NodeId) -> bool {
-        self.hosts.get(&node).is_some_and(|host| host.up && !host.paused)
+        self.hosts
+            .get(&node)
+            .is_some_and(|host| host.up && !host.paused)
     }
 
     /// When its process started last.
@@ -118,7 +133,9 @@ impl Disturbance {
 
     /// Nodes that are down or frozen now, with since when.
     pub fn lost(&self) -> impl Iterator<Item = (NodeId, VirtualTime)> {
-        self.hosts.iter().filter_map(|(node, host)| Some((*node, host.lost_since?)))
+        self.hosts
+            .iter()
+            .filter_map(|(node, host)| Some((*node, host.lost_since?)))
     }
 
     /// The leader of the newest epoch, if it still leads.
@@ -132,8 +149,9 @@ impl Disturbance {
         let (_, leader, elected_at) = self.leader?;
         let leader_since = self.undisturbed_since(leader)?;
         let managers = (1..=self.managers).map(NodeId::manager);
-        let mut steady: Vec<VirtualTime> =
-            managers.filter_map(|node| self.undisturbed_since(node)).collect();
+        let mut steady: Vec<VirtualTime> = managers
+            .filter_map(|node| self.undisturbed_since(node))
+            .collect();
         steady.sort_unstable();
         let majority = usize::try_from(self.managers / 2).ok()?;
         Some((*steady.get(majority)?).max(leader_since).max(elected_at))
@@ -174,7 +192,11 @@ impl Disturbance {
         match state {
             FaultState::Fired | FaultState::Hit => {
                 if state == FaultState::Fired {
-                    self.kinds.entry(action.to_owned()).or_default().in_force.insert(fault);
+                    self.kinds
+                        .entry(action.to_owned())
+                        .or_default()
+                        .in_force
+                        .insert(fault);
                     self.silent.insert(fault, disturbs.is_empty());
                 }
                 let over = !self.silent.contains_key(&fault);

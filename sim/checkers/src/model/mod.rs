@@ -50,15 +50,25 @@ impl Model {
 
     /// Takes in the next event.
     pub fn advance(&mut self, event: &Event) {
-        if matches!(event.payload, Payload::Phase { phase: Phase::Settle }) {
+        if matches!(
+            event.payload,
+            Payload::Phase {
+                phase: Phase::Settle
+            }
+        ) {
             self.settle_at = Some(event.at);
         }
         self.store.observe(event);
         self.disturbance.observe(event);
         self.agents.observe(event, self.void_window());
         self.containers.observe(event, &self.store);
-        if let (Payload::RuntimeAnswered { listed: Some(listed), .. }, Some(host)) =
-            (&event.payload, event.host)
+        if let (
+            Payload::RuntimeAnswered {
+                listed: Some(listed),
+                ..
+            },
+            Some(host),
+        ) = (&event.payload, event.host)
             && *listed < self.containers.present_on(host)
         {
             self.agents.mark_blind(host, event.id);
@@ -68,7 +78,9 @@ impl Model {
 
     /// What managers have forgotten need not be remembered: nobody can be held to it any more.
     fn forget_gone(&mut self, event: &Event) {
-        if let Payload::Notice { notice: Notice::TaskMoved { task, .. } } = &event.payload
+        if let Payload::Notice {
+            notice: Notice::TaskMoved { task, .. },
+        } = &event.payload
             && !self.store.tasks.contains_key(task)
         {
             self.agents.forget(*task);
@@ -95,7 +107,8 @@ impl Model {
 
     /// True if a node was steady for at least `duration` before `now`.
     pub fn steady_for(&self, node: NodeId, duration: Duration, now: VirtualTime) -> bool {
-        self.steady_since(node).is_some_and(|since| now.since(since) >= duration)
+        self.steady_since(node)
+            .is_some_and(|since| now.since(since) >= duration)
     }
 
     /// True if a leader with a majority was steady for at least `duration` before `now`.

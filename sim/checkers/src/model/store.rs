@@ -118,7 +118,11 @@ impl StoreView {
     pub fn observe(&mut self, event: &Event) {
         self.fresh = None;
         self.steps.clear();
-        let Payload::Notice { notice: Notice::Applied { revision, changes, .. } } = &event.payload
+        let Payload::Notice {
+            notice: Notice::Applied {
+                revision, changes, ..
+            },
+        } = &event.payload
         else {
             return;
         };
@@ -135,11 +139,9 @@ impl StoreView {
     /// The changes of an event that applied an entry for the first time; none for others.
     pub fn fresh_changes<'e>(&self, event: &'e Event) -> &'e [Change] {
         match &event.payload {
-            Payload::Notice { notice: Notice::Applied { changes, .. } }
-                if self.fresh == Some(event.id) =>
-            {
-                changes
-            }
+            Payload::Notice {
+                notice: Notice::Applied { changes, .. },
+            } if self.fresh == Some(event.id) => changes,
             _ => &[],
         }
     }
@@ -169,7 +171,11 @@ impl StoreView {
 
     fn apply(&mut self, event: &Event, change: &Change) {
         match change {
-            Change::Node { node, status, availability } => {
+            Change::Node {
+                node,
+                status,
+                availability,
+            } => {
                 let record = NodeRecord {
                     status: *status,
                     availability: *availability,
@@ -177,20 +183,27 @@ impl StoreView {
                 };
                 self.nodes.insert(*node, record);
             }
-            Change::Service { spec, generation, rollout, stopped, deleting } => {
-                let service = self.services.entry(spec.name.clone()).or_insert_with(|| {
-                    ServiceRecord {
-                        spec: spec.clone(),
-                        specs: BTreeMap::new(),
-                        generation: *generation,
-                        rollout: *rollout,
-                        stopped: *stopped,
-                        deleting: *deleting,
-                        created_at: event.at,
-                        changed_at: event.at,
-                        event: event.id,
-                    }
-                });
+            Change::Service {
+                spec,
+                generation,
+                rollout,
+                stopped,
+                deleting,
+            } => {
+                let service =
+                    self.services
+                        .entry(spec.name.clone())
+                        .or_insert_with(|| ServiceRecord {
+                            spec: spec.clone(),
+                            specs: BTreeMap::new(),
+                            generation: *generation,
+                            rollout: *rollout,
+                            stopped: *stopped,
+                            deleting: *deleting,
+                            created_at: event.at,
+                            changed_at: event.at,
+                            event: event.id,
+                        });
                 service.specs.insert(*generation, spec.clone());
                 service.spec.clone_from(spec);
                 service.generation = *generation;
@@ -214,14 +227,27 @@ impl StoreView {
                 }
             }
             Change::Entry { .. } => {}
-            Change::Lease { lease, holder, token } => {
+            Change::Lease {
+                lease,
+                holder,
+                token,
+            } => {
                 self.leases.insert(lease.clone(), (holder.clone(), *token));
             }
         }
     }
 
     fn apply_task(&mut self, event: &Event, change: &Change) {
-        let Change::Task { task, service, slot, generation, node, desired, from, status } = change
+        let Change::Task {
+            task,
+            service,
+            slot,
+            generation,
+            node,
+            desired,
+            from,
+            status,
+        } = change
         else {
             return;
         };
@@ -254,8 +280,16 @@ impl StoreView {
         if after.is_ready() || before.as_ref().is_some_and(TaskRecord::is_ready) {
             after.ready_until = Some(event.at);
         }
-        self.by_service.entry(service.clone()).or_default().insert(*task);
+        self.by_service
+            .entry(service.clone())
+            .or_default()
+            .insert(*task);
         self.tasks.insert(*task, after.clone());
-        self.steps.push(TaskStep { task: *task, from: *from, before, after });
+        self.steps.push(TaskStep {
+            task: *task,
+            from: *from,
+            before,
+            after,
+        });
     }
 }
