@@ -157,7 +157,78 @@ fn first_different_line(left: &[String], right: &[String]) -> Option<Difference>
 
 #[cfg(test)]
 mod tests {
-    use super::first_different_line;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use wavetank_engine::Keep;
+    use wavetank_reports::{RunReport, RunVerdict};
+    use wavetank_scenario::plan::Plan;
+    use wavetank_scenario::{LoadError, Scenario};
+    use wavetank_trace::{Event, EventId};
+
+    use super::{compare, first_different_line};
+    use crate::runner::{self, Execute};
+
+    const SCENARIO: &str = "scenario: 1\nname: a\nhorizon: 5s\nsettle: 5s\n";
+
+    fn plan() -> Result<Plan, LoadError> {
+        let no_include = |_: &str| Err("there is nothing to include".to_owned());
+        Ok(Scenario::parse("a.yaml", SCENARIO, &no_include)?.plan(7))
+    }
+
+    fn compared(execute: &Execute, digests: [&str; 3]) -> Result<RunReport, LoadError> {
+        let plan = plan()?;
+        let mut report = runner::report(&runner::execute, &plan, &[]);
+        compare(
+            execute,
+            &plan,
+            &mut report,
+            digests.map(str::to_owned).to_vec(),
+        );
+        Ok(report)
+    }
+
+    #[test]
+    fn equal_digests_leave_the_verdict_alone() -> Result<(), LoadError> {
+        let report = compared(&runner::execute, ["a", "a", "a"])?;
+        assert_ne!(report.verdict, RunVerdict::NonDeterministic);
+        assert_eq!(report.divergence, None);
+        Ok(())
+    }
+
+    #[test]
+    fn a_run_that_remembers_its_predecessor_is_caught_at_its_event() -> Result<(), LoadError> {
+        let runs = AtomicU64::new(0);
+        let forgetful = move |plan: &Plan, keep: Keep, sink: &mut dyn FnMut(&Event)| {
+            let run = runs.fetch_add(1, Ordering::Relaxed);
+            runner::execute(plan, keep, &mut |event| {
+                let mut event = event.clone();
+                if event.id == EventId(3) {
+                    event.at.0 += run;
+                }
+                sink(&event);
+            })
+        };
+        let report = compared(&forgetful, ["a", "a", "b"])?;
+        assert_eq!(report.verdict, RunVerdict::NonDeterministic);
+        assert!(
+            report
+                .replay
+                .ends_with("run a.yaml --seed 7 --check-determinism")
+        );
+        let found = report
+            .divergence
+            .and_then(|found| Some((found.event?, found.left?)));
+        assert!(found.is_some_and(|(event, left)| event == 3 && left.contains("\"id\":3")));
+        Ok(())
+    }
+
+    #[test]
+    fn a_difference_that_does_not_come_back_is_still_one() -> Result<(), LoadError> {
+        let report = compared(&runner::execute, ["a", "b", "a"])?;
+        assert_eq!(report.verdict, RunVerdict::NonDeterministic);
+        assert_eq!(report.divergence.and_then(|found| found.event), None);
+        Ok(())
+    }
 
     fn lines(text: &str) -> Vec<String> {
         text.chars().map(String::from).collect()

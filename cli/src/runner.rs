@@ -142,3 +142,56 @@ fn moment_of_panic(execute: &Execute, plan: &Plan) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wavetank_reports::RunVerdict;
+    use wavetank_scenario::LoadError;
+
+    use super::*;
+
+    const SCENARIO: &str = "scenario: 1\nname: a\nhorizon: 5s\nsettle: 5s\n";
+
+    fn scenario() -> Result<Scenario, LoadError> {
+        let no_include = |_: &str| Err("there is nothing to include".to_owned());
+        Scenario::parse("a.yaml", SCENARIO, &no_include)
+    }
+
+    #[test]
+    fn a_panic_becomes_a_report_that_names_the_moment() -> Result<(), LoadError> {
+        let plan = plan(&scenario()?, 7).unwrap_or_else(|panic| unreachable!("{panic}"));
+        let execute = |plan: &Plan, keep: Keep, sink: &mut dyn FnMut(&Event)| {
+            super::execute(plan, keep, &mut |event| {
+                sink(event);
+                assert!(event.id.0 < 3, "third event");
+            });
+            // Without events there is no third one to fall over.
+            unreachable!("the end")
+        };
+        let report = report(&execute, &plan, &[]);
+        assert_eq!(report.verdict, RunVerdict::Error);
+        let error = report.error.unwrap_or_default();
+        assert!(error.contains("the end"), "{error}");
+        assert!(error.contains("after event 3 at "), "{error}");
+        assert_eq!(report.replay, "cargo run --release -- run a.yaml --seed 7");
+        Ok(())
+    }
+
+    #[test]
+    fn a_seed_without_a_plan_has_a_report() -> Result<(), LoadError> {
+        let overrides = [Override {
+            path: "seeds".to_owned(),
+            value: "3".to_owned(),
+        }];
+        let report = unplanned(&scenario()?, 9, &overrides, "panicked");
+        assert_eq!(
+            report.error.as_deref(),
+            Some("panicked\nwhile the plan was drawn")
+        );
+        assert_eq!(
+            report.replay,
+            "cargo run --release -- run a.yaml --seed 9 --set seeds=3"
+        );
+        Ok(())
+    }
+}

@@ -211,7 +211,7 @@ fn of_run(report: &RunReport) -> Vec<(String, Failure)> {
 
 fn of_violations(report: &RunReport) -> Vec<(String, Failure)> {
     let breaches = report.unexpected().map(|finding| {
-        let title = format!("{} {}", finding.checker, finding.name);
+        let title = title(finding);
         let failure = Failure {
             at: Some(finding.at),
             active_fault: active_fault(report, finding),
@@ -228,6 +228,14 @@ fn of_violations(report: &RunReport) -> Vec<(String, Failure)> {
         )
     });
     breaches.chain(missing).collect()
+}
+
+/// Id and name of a checker; expectations have one word for both.
+fn title(finding: &Finding) -> String {
+    if finding.checker == finding.name {
+        return finding.name.clone();
+    }
+    format!("{} {}", finding.checker, finding.name)
 }
 
 fn failure(report: &RunReport, title: String, cause: String) -> Failure {
