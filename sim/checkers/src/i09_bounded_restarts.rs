@@ -80,10 +80,10 @@ impl Checker for BoundedRestarts {
                     self.started(event, &instance, report);
                 }
             }
-            (Payload::Host { .. }, Some(host)) => {
-                if report.model.disturbance.forgot_at(host) == Some(event.at) {
-                    self.starts.retain(|(_, node), _| *node != host);
-                }
+            (Payload::Host { .. }, Some(host))
+                if report.model.disturbance.forgot_at(host) == Some(event.at) =>
+            {
+                self.starts.retain(|(_, node), _| *node != host);
             }
             (Payload::Notice { .. }, _) => self.applied(event, report),
             _ => {}

@@ -54,10 +54,8 @@ impl Checker for CompleteReports {
                     notice: Notice::TaskMoved { task, status, .. },
                 },
                 Some(host),
-            ) => {
-                if report.model.store.tasks.contains_key(task) {
-                    self.moved(event, host, *task, status);
-                }
+            ) if report.model.store.tasks.contains_key(task) => {
+                self.moved(event, host, *task, status);
             }
             (
                 Payload::Notice {
@@ -340,7 +338,7 @@ mod tests {
     #[test]
     fn an_early_or_missing_acknowledgement_fails() {
         let mut trace = Trace::started(&spec());
-        let task = trace.up(1, 1);
+        trace.up(1, 1);
         trace.acknowledged(1, 1, 6);
         assert_eq!(trace.findings(&["I14"]), ["I14/acknowledged-not-committed"]);
         let mut trace = Trace::started(&spec());
@@ -354,6 +352,5 @@ mod tests {
         trace.apply(vec![known.change(Some(TaskState::Running), unready)]);
         trace.end();
         assert_eq!(trace.findings(&["I14"]), ["I14/transition-unacknowledged"]);
-        drop(task);
     }
 }

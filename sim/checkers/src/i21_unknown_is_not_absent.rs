@@ -153,7 +153,7 @@ fn called(model: &Model, host: NodeId, call: &str, container: &ContainerId) -> O
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Trace, container, exit, failed, instance, seconds, spec};
+    use crate::testing::{Trace, container, exit, failed, seconds, spec};
     use wavetank_model::{HealthCheck, TaskState};
     use wavetank_trace::ExitCause;
 
@@ -222,6 +222,5 @@ mod tests {
         trace.after(seconds(30));
         trace.stop_requested(1, 1, 1, Reason::HealthcheckFailed);
         assert_eq!(trace.findings(&["I21"]), ["I21/unhealthy-though-healthy"]);
-        let _ = instance(1, 1);
     }
 }

@@ -108,14 +108,19 @@ impl Register {
 
     /// An answer: `None` for a write that is done, the value for a read. False if nothing that
     /// may have happened explains it.
-    fn answer(&mut self, request: RequestId, read: Option<Option<String>>, event: EventId) -> bool {
+    fn answer(
+        &mut self,
+        request: RequestId,
+        read: Option<&Option<String>>,
+        event: EventId,
+    ) -> bool {
         let Some(explained) = self.explain(request) else {
             self.given_up = true;
             return true;
         };
         let fits = |way: &Way| {
             let seen = way.done.get(&request);
-            read.as_ref().is_none_or(|read| seen == Some(read))
+            read.is_none_or(|read| seen == Some(read))
         };
         self.ways = explained
             .into_iter()
@@ -363,7 +368,7 @@ impl Linearizable {
         };
         let invoked = register.open.get(&request).map(|(_, event)| *event);
         let explained = match result {
-            Ok(Outcome::Value { value }) => register.answer(request, Some(value.clone()), event.id),
+            Ok(Outcome::Value { value }) => register.answer(request, Some(value), event.id),
             Ok(_) => register.answer(request, None, event.id),
             Err(_) => {
                 register.refuse(request);

@@ -79,9 +79,10 @@ pub fn plan(invariants: &[&str]) -> Plan {
         exists: true,
         memory_bytes: 10,
     };
+    let job_base = image.clone();
     let job = Image {
         run_for: Some(range(100)),
-        ..image.clone()
+        ..job_base
     };
     Plan {
         name: "test".into(),

@@ -92,7 +92,7 @@ impl Containers {
             Payload::ContainerStarted { container, .. } => {
                 let at = event.at;
                 self.update(event, host, container, |instance| {
-                    instance.started_at = Some(at)
+                    instance.started_at = Some(at);
                 });
             }
             Payload::ContainerSignalled {
@@ -124,7 +124,7 @@ impl Containers {
             Payload::ContainerHealth { container, healthy } => {
                 let since = healthy.then_some(event.at);
                 self.update(event, host, container, |instance| {
-                    instance.healthy_since = since
+                    instance.healthy_since = since;
                 });
             }
             Payload::Host {
@@ -233,7 +233,7 @@ impl Containers {
         }
         let at = event.at;
         self.update(event, host, container, |instance| {
-            instance.deleted_at = Some(at)
+            instance.deleted_at = Some(at);
         });
         let Some(id) = InstanceId::of_container(container) else {
             return;
