@@ -15,7 +15,7 @@ use super::reconciler::{Work, head};
 use super::store::TaskRecord;
 
 /// A new task that was never available for this long, on top of the time it must be watched,
-/// counts as a failure of its rollout, whatever it waits for.
+/// counts as a failure of its rollout, whatever it waits for; and again after as long again.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Replaces what runs in these slots, as far as the bounds allow now.
@@ -48,27 +48,28 @@ fn replace_slot(work: &mut Work<'_>, slot: u32) {
     }
 }
 
-/// Counts tasks that took too long, and moves the rollout on if it has come to an end.
+/// Counts tasks that take too long, and moves the rollout on if it has come to an end.
 pub(super) fn judge(work: &mut Work<'_>) {
     if !work.service.is_rolling() {
         return;
     }
-    count_overdue(work);
+    watch(work);
     work.plan.rollout = failure_step(work).or_else(|| {
         let complete = work.plan.overdue.is_empty() && is_complete(work);
         complete.then_some(RolloutStep::Complete)
     });
 }
 
-fn count_overdue(work: &mut Work<'_>) {
+fn watch(work: &mut Work<'_>) {
     let patience = PATIENCE + work.service.spec.update.monitor;
+    let may_fail = consequence(work).is_some();
     let tasks: Vec<&TaskRecord> = work.slots.values().flatten().copied().collect();
     for task in tasks {
-        if !task.is_wanted() || task.counted || work.is_stale(task) || work.is_available(task) {
+        if !task.is_wanted() || work.is_stale(task) || work.is_available(task) {
             continue;
         }
         work.wake_when_available(task);
-        let Some(since) = work.clocks.trial.get(&task.id) else {
+        let Some(since) = work.clocks.trial.get(&task.id).filter(|_| may_fail) else {
             continue;
         };
         let overdue_at = *since + patience;
@@ -80,18 +81,21 @@ fn count_overdue(work: &mut Work<'_>) {
     }
 }
 
+fn failure_step(work: &Work<'_>) -> Option<RolloutStep> {
+    let overdue = u32::try_from(work.plan.overdue.len()).unwrap_or(u32::MAX);
+    let failures = work.service.failures.saturating_add(overdue);
+    let too_many = failures > work.service.spec.update.failures_max;
+    consequence(work).filter(|_| too_many)
+}
+
 /// What too many failures lead to. A first generation has nothing to go back to and nothing to
 /// protect: it is tried on, at the pace of its backoff.
-fn failure_step(work: &Work<'_>) -> Option<RolloutStep> {
+fn consequence(work: &Work<'_>) -> Option<RolloutStep> {
     let service = work.service;
-    let overdue = u32::try_from(work.plan.overdue.len()).unwrap_or(u32::MAX);
-    let failures = service.failures.saturating_add(overdue);
-    let policy = service.spec.update;
-    let counts = service.rollout == RolloutState::Updating && !service.is_job();
-    if !counts || failures <= policy.failures_max {
+    if service.rollout != RolloutState::Updating || service.is_job() {
         return None;
     }
-    match policy.on_failure {
+    match service.spec.update.on_failure {
         OnRolloutFailure::Rollback => service.rollback_target().map(|_| RolloutStep::Rollback),
         OnRolloutFailure::Pause => (service.generation.0 > 1).then_some(RolloutStep::Pause),
         OnRolloutFailure::Continue => None,
