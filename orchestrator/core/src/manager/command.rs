@@ -15,6 +15,10 @@ use wavetank_model::{
 use crate::message::TaskReport;
 
 /// One entry of the replicated log, as far as the store is concerned.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a command lives for one proposal or one application; a box would only add to that"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// A client's request that changes something.

@@ -25,7 +25,7 @@ use super::store::{ServiceRecord, Store, TaskRecord};
 
 /// Looking at many things is spaced out so that it takes at most a small share of the time:
 /// after a look at n of them the next one waits for n times this.
-const SPACING: Duration = Duration::from_micros(20);
+const SPACING: Duration = Duration::from_micros(50);
 /// Fewer things than this are looked at as often as they change.
 const SPACING_FROM: usize = 100;
 
@@ -441,6 +441,8 @@ impl Planner {
         if !decision.plan.is_empty() {
             agenda.flight = Some((service.round, lost_at));
             agenda.due = agenda.due.min(lost_at);
+            self.trial
+                .extend(decision.plan.overdue.iter().map(|task| (*task, now)));
             commands.push(Command::Plan(decision.plan));
         }
     }

@@ -165,7 +165,7 @@ impl Apply<'_> {
             && service.template_of(record.generation) == service.template()
         {
             record.counted = true;
-            service.failures += 1;
+            service.failures = service.failures.saturating_add(1);
         }
     }
 
@@ -235,16 +235,18 @@ impl Apply<'_> {
         self.collect_generations(name);
     }
 
-    fn overdue(&mut self, service: &ServiceName, task: TaskId) {
+    /// A task that takes too long fails its rollout each time it is said; its end does not
+    /// count on top of that.
+    fn overdue(&mut self, name: &ServiceName, task: TaskId) {
         let Some(record) = self.store.data.tasks.get_mut(&task) else {
             return;
         };
-        if record.service != *service || record.counted {
+        if record.service != *name || !record.is_live() {
             return;
         }
         record.counted = true;
-        if let Some(service) = self.store.data.services.get_mut(service) {
-            service.failures += 1;
+        if let Some(service) = self.store.data.services.get_mut(name) {
+            service.failures = service.failures.saturating_add(1);
         }
     }
 

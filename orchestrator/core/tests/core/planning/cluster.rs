@@ -177,6 +177,10 @@ impl Cluster {
     }
 
     /// Applies a command as every manager would, and checks what must always hold.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a command is made for one application"
+    )]
     pub fn apply(&mut self, command: Command) -> Applied {
         let command = Command::decode(&command.encode()).expect("own encoding");
         let before = self.store.clone();

@@ -580,7 +580,7 @@ fn i15_reports_count_once_in_order_and_from_the_tasks_own_node() {
         node,
         reports: vec![pulling.clone()],
     };
-    assert!(cluster.apply(gap.clone()).changes.is_empty());
+    assert!(cluster.apply(gap).changes.is_empty());
     assert_eq!(cluster.store.task_sequence(task.id), Some(0));
     let other = NodeId::agent(3 - node.number);
     let foreign = Command::Report {
@@ -590,7 +590,7 @@ fn i15_reports_count_once_in_order_and_from_the_tasks_own_node() {
     assert!(cluster.apply(foreign).changes.is_empty());
     let both = Command::Report {
         node,
-        reports: vec![accepted.clone(), pulling],
+        reports: vec![accepted, pulling],
     };
     assert_eq!(cluster.apply(both.clone()).changes.len(), 2);
     assert!(cluster.apply(both).changes.is_empty());

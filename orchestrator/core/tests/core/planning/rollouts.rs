@@ -186,6 +186,25 @@ fn a_new_generation_that_hangs_counts_as_failed_after_two_minutes() {
 }
 
 #[test]
+fn a_generation_that_goes_on_hanging_goes_on_failing() {
+    let mut cluster = Cluster::new(2);
+    cluster.deploy(&service("web", 2));
+    cluster.pass(seconds(10));
+    cluster
+        .behaviours
+        .insert("web:2".to_owned(), Behaviour::Hangs);
+    cluster.deploy(&version(service("web", 2), 2));
+    cluster.pass(seconds(240));
+    assert_eq!(
+        cluster.rollout("web"),
+        RolloutState::Updating,
+        "one failure is allowed"
+    );
+    cluster.pass(seconds(20));
+    assert_eq!(cluster.rollout("web"), RolloutState::RolledBack);
+}
+
+#[test]
 fn a_paused_rollout_stays_where_it_is_until_an_operator_acts() {
     let mut cluster = Cluster::new(3);
     let mut web = service("web", 3);
