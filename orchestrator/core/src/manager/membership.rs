@@ -16,11 +16,11 @@ use std::collections::BTreeMap;
 
 use wavetank_model::{Incarnation, Instant, NodeId, Revision, Timers};
 
+use super::Manager;
 use super::command::Command;
 use super::consensus::Consensus;
 use super::journal::{Hard, Journal};
 use super::wire::MemberStep;
-use super::{Leading, Manager};
 use crate::message::Message;
 use crate::process::Context;
 use crate::random::jittered;
@@ -279,30 +279,6 @@ impl Manager {
     /// Where this manager thinks the log to be applied, for whoever drives it.
     pub fn applied(&self) -> Revision {
         Revision(self.applied)
-    }
-}
-
-impl Leading {
-    /// Gives up on snapshots that did not arrive: the library waits for ever.
-    pub(super) fn watch_snapshots(
-        &mut self,
-        consensus: &mut Consensus,
-        timers: &Timers,
-        now: Instant,
-    ) {
-        self.snapshots
-            .retain(|member, _| consensus.waits_for_snapshot(*member));
-        for member in consensus.waiting_for_snapshot() {
-            self.snapshots
-                .entry(member)
-                .or_insert(now + 4 * timers.raft_election);
-        }
-        let overdue = self.snapshots.iter().filter(|(_, until)| now >= **until);
-        let overdue: Vec<u64> = overdue.map(|(member, _)| *member).collect();
-        for member in overdue {
-            self.snapshots.remove(&member);
-            consensus.snapshot_lost(member);
-        }
     }
 }
 

@@ -423,7 +423,7 @@ fn transitions_are_acknowledged_once_they_are_committed() {
         .map(|(state, n)| transition(task, n, *state))
         .collect();
     cluster.isolate(leader, true);
-    report(&mut cluster, leader, session, reports.clone());
+    report(&mut cluster, leader, session, reports);
     cluster.run_for(SECOND / 5);
     assert_eq!(acknowledged(&mut cluster), [], "nothing is committed");
     cluster.isolate(leader, false);

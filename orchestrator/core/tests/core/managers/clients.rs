@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use wavetank_core::Message;
-use wavetank_model::{FencingToken, LeaseName, NodeId, Notice, Operation, OperationError, Outcome};
+use wavetank_model::{FencingToken, LeaseName, Notice, Operation, OperationError, Outcome};
 
 use super::cluster::{Cluster, SECOND, others, put};
 
@@ -242,5 +242,4 @@ fn a_lease_survives_a_change_of_leader_for_its_full_time() {
         })
     );
     assert!(renew(&mut cluster, 1).is_ok());
-    let _unused: NodeId = leader;
 }

@@ -66,6 +66,20 @@ struct Host {
     life: u64,
     timer: Option<u64>,
     steps: u64,
+    /// Millisecond of the last timer, and how many there were in it.
+    timers: (u64, u32),
+}
+
+impl Host {
+    /// A manager that wants to be called again at once, for ever, stops time.
+    fn count_timer(&mut self, at: u64) {
+        let millisecond = at / MILLISECOND;
+        self.timers = match self.timers {
+            (last, count) if last == millisecond => (last, count + 1),
+            _ => (millisecond, 1),
+        };
+        assert!(self.timers.1 < 20, "a storm of timers");
+    }
 }
 
 enum Event {
@@ -163,6 +177,7 @@ impl Cluster {
             life: 0,
             timer: None,
             steps: 0,
+            timers: (0, 0),
         };
         self.hosts.insert(node, host);
         self.start(node).expect("an empty disk is fine");
@@ -468,6 +483,7 @@ impl Cluster {
                     if host.timer == Some(at) {
                         host.timer = None;
                     }
+                    host.count_timer(at);
                     self.step(to, Input::Timer);
                 }
             }
