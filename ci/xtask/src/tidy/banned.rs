@@ -4,7 +4,7 @@
 //! clippy.toml forbids much of this too. A source scan also sees code that is compiled out, and
 //! names that clippy cannot resolve because their crate is not even a dependency.
 
-use super::{Problem, Source};
+use super::{Problem, Source, before_tests};
 use crate::masked::{find_words, line_of};
 
 /// Folders whose code must behave the same on every machine, every time.
@@ -85,12 +85,6 @@ fn problem(source: &Source, line: usize, path: &str, reason: &str) -> Problem {
         line,
         format!("`{path}` is banned in a deterministic crate: {reason}"),
     )
-}
-
-/// Test modules stand at the end of their file.
-fn before_tests(code: &str) -> &str {
-    code.find("#[cfg(test)]\nmod ")
-        .map_or(code, |at| &code[..at])
 }
 
 fn reason(path: &str) -> Option<&'static str> {

@@ -49,6 +49,19 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "wavetank-mutants",
+        &[
+            "wavetank-port",
+            "wavetank-model",
+            "wavetank-core",
+            "wavetank-trace",
+            "wavetank-scenario",
+            "wavetank-checkers",
+            "wavetank-world",
+            "wavetank-engine",
+        ],
+    ),
+    (
         "wavetank-reports",
         &[
             "wavetank-port",

@@ -138,6 +138,12 @@ fn sources(root: &Path) -> anyhow::Result<Vec<Source>> {
     Ok(sources)
 }
 
+/// What ships of a file's code: test modules stand at its end.
+pub fn before_tests(code: &str) -> &str {
+    code.find("#[cfg(test)]\nmod ")
+        .map_or(code, |at| &code[..at])
+}
+
 /// Written by hand, in a language that has rules here.
 fn is_ours(path: &str) -> bool {
     let by_hand = [".rs", ".toml", ".yaml", ".yml", ".md", ".sh"];
