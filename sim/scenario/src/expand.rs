@@ -256,7 +256,7 @@ pub(crate) fn some_of(nodes: &[NodeId], mode: Mode, stream: &mut Stream) -> Vec<
 /// Draws what a fault does; a partition's shape may narrow its target.
 fn action(of: &ActionDefinition, target: Target, stream: &mut Stream) -> (Action, Target) {
     match of {
-        ActionDefinition::Fixed(action) => (action.clone(), target),
+        ActionDefinition::Fixed(action) => ((**action).clone(), target),
         ActionDefinition::BitRot => (Action::BitRot { draw: stream.any() }, target),
         ActionDefinition::Partition { shape, direction } => {
             let (shape, target) = partition(shape, target, stream);

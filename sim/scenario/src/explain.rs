@@ -1,9 +1,10 @@
 //! A plan as text: every step and fault with what, where, when and for how long.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use wavetank_model::{Availability, Operation, ServiceMode, ServiceSpec};
+use wavetank_model::{Availability, NodeId, Operation, ServiceMode, ServiceSpec};
 
 use crate::plan::{Action, Cluster, Direction, Fault, Plan, Point, Shape, Step, Target, Trigger};
 use crate::scalars::{show, show_range, show_signed, show_size};
@@ -83,11 +84,18 @@ fn step(step: &Step) -> String {
 
 fn strike(fault: &Fault) -> String {
     let how_long = match (fault.heals, fault.duration) {
+        _ if is_moment(&fault.action) => String::new(),
         (false, _) => " for ever".to_owned(),
         (true, None) => " until everything heals".to_owned(),
         (true, Some(duration)) => format!(" for {}", show(duration)),
     };
-    let place = target(&fault.target);
+    let named =
+        matches!(&fault.action, Action::Partition { shape, .. } if *shape != Shape::Isolate);
+    let place = if named {
+        String::new()
+    } else {
+        target(&fault.target)
+    };
     let arrow = if place.is_empty() {
         String::new()
     } else {
@@ -97,6 +105,20 @@ fn strike(fault: &Fault) -> String {
         "fault {}: {}{arrow}{how_long}",
         fault.name,
         action(&fault.action)
+    )
+}
+
+/// True for what happens at once and has nothing to end.
+fn is_moment(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::Operator { .. }
+            | Action::Membership { .. }
+            | Action::TaskExit { .. }
+            | Action::TaskOom
+            | Action::MonitorKill
+            | Action::Orphan
+            | Action::BitRot { .. }
     )
 }
 
@@ -226,7 +248,7 @@ fn action(action: &Action) -> String {
 }
 
 fn partition(shape: &Shape, direction: Direction) -> String {
-    let list = |nodes: &[wavetank_model::NodeId]| {
+    let list = |nodes: &[NodeId]| {
         nodes
             .iter()
             .map(ToString::to_string)
@@ -247,8 +269,14 @@ fn partition(shape: &Shape, direction: Direction) -> String {
             .join(" | "),
         Shape::Bridge { left, right } => format!("{} | {}, one between", list(left), list(right)),
         Shape::Pairs(pairs) => {
-            let pairs = pairs.iter().map(|(from, to)| format!("{from} -x-> {to}"));
-            pairs.collect::<Vec<_>>().join(", ")
+            let mut deaf: BTreeMap<NodeId, Vec<NodeId>> = BTreeMap::new();
+            for (from, to) in pairs {
+                deaf.entry(*to).or_default().push(*from);
+            }
+            let each = deaf
+                .iter()
+                .map(|(to, from)| format!("{to} not from {}", list(from)));
+            format!("what reaches {}", each.collect::<Vec<_>>().join("; "))
         }
     };
     format!("{what}{way}")

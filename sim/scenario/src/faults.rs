@@ -147,10 +147,22 @@ const fn fault(
 }
 
 /// An action that `swarm` leaves alone.
-const fn by_hand(info: FaultInfo) -> FaultInfo {
+const fn by_hand(
+    action: &'static str,
+    summary: &'static str,
+    args: &'static [ArgInfo],
+    targets: &'static [&'static str],
+    worlds: &'static [&'static str],
+    models: &'static str,
+) -> FaultInfo {
     FaultInfo {
+        action,
+        summary,
+        args,
+        targets,
+        worlds,
+        models,
         swarm: false,
-        ..info
     }
 }
 
@@ -590,47 +602,47 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "plfm 65",
     ),
     // Operators.
-    by_hand(fault(
+    by_hand(
         "operator",
         "the operator does something, at the worst moment",
         &[],
         &["cluster"],
         ALL,
         "Warren 47, plfm 64: deleted or drained while starting",
-    )),
-    by_hand(fault(
+    ),
+    by_hand(
         "membership",
         "a manager joins from an empty disk, or leaves for good",
         &[required("join", Kind::Bool, "true to join, false to leave")],
         &["leader", "follower", "manager", "event-host"],
         &["event"],
         "etcd's member replacement",
-    )),
+    ),
     // Codec.
-    by_hand(fault(
+    by_hand(
         "codec-retype",
         "a field has another type in the sender's version",
         MESSAGE,
         MACHINE,
         SIMULATED,
         "StreamSpace 56: heartbeat time as a number",
-    )),
-    by_hand(fault(
+    ),
+    by_hand(
         "codec-rename",
         "a field has another name in the sender's version",
         MESSAGE,
         MACHINE,
         SIMULATED,
         "StreamSpace 56",
-    )),
-    by_hand(fault(
+    ),
+    by_hand(
         "codec-missing",
         "a field is missing in the sender's version",
         MESSAGE,
         MACHINE,
         SIMULATED,
         "StreamSpace 56: heartbeat without payload",
-    )),
+    ),
 ];
 
 /// The action of that name.

@@ -67,7 +67,7 @@ impl Includer<'_> {
         let tree = match yaml::parse(&text, source) {
             Ok(tree) => tree,
             Err(problem) => {
-                self.problems.add(problem);
+                self.problems.add(*problem);
                 return None;
             }
         };

@@ -285,6 +285,10 @@ pub enum Direction {
 }
 
 /// What a fault does, with all arguments.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a plan has few faults, and readers match on them"
+)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {

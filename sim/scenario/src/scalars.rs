@@ -120,7 +120,7 @@ fn scaled(number: &str, unit: u128) -> Result<u128, String> {
         fraction.parse().unwrap_or(0)
     };
     let parts = fraction.saturating_mul(unit);
-    if parts % scale != 0 {
+    if !parts.is_multiple_of(scale) {
         return Err(format!("`{number}` is finer than its unit allows"));
     }
     Ok(whole.saturating_mul(unit).saturating_add(parts / scale))

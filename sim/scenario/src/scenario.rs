@@ -103,6 +103,10 @@ pub fn load_with(path: &Path, overrides: &[Override]) -> Result<Scenario, LoadEr
 }
 
 /// The text of a file, or why there is none.
+#[expect(
+    clippy::disallowed_types,
+    reason = "scenario files are read before a run, never in one"
+)]
 fn read(path: &Path) -> Result<String, String> {
     use std::io::Read as _;
     let file = std::fs::File::open(path).map_err(|error| plainly(&error))?;
@@ -185,7 +189,7 @@ impl Scenario {
                 definition(&tree, includer.problems)
             }
             Err(problem) => {
-                problems.add(problem);
+                problems.add(*problem);
                 None
             }
         };
@@ -266,7 +270,7 @@ fn replace(tree: &mut Node, one: &Override, sources: &mut Sources, problems: &mu
     };
     let value = match yaml::parse(&one.value, source) {
         Ok(value) => value,
-        Err(problem) => return problems.add(problem),
+        Err(problem) => return problems.add(*problem),
     };
     let mut at = tree;
     for key in one.path.split('.') {

@@ -114,7 +114,7 @@ pub(crate) fn shortened(text: &str) -> String {
 }
 
 /// Parses one document.
-pub(crate) fn parse(text: &str, source: u32) -> Result<Node, Problem> {
+pub(crate) fn parse(text: &str, source: u32) -> Result<Node, Box<Problem>> {
     let whole = Span {
         source,
         start: 0,
@@ -125,12 +125,13 @@ pub(crate) fn parse(text: &str, source: u32) -> Result<Node, Problem> {
             "the file has {} bytes; at most {BYTES_MAX} are read",
             text.len()
         );
-        return Err(Problem::error("scenario::too-large", whole, message)
+        let problem = Problem::error("scenario::too-large", whole, message)
             .label("this file")
-            .help("split what is shared into files of their own and `include` them"));
+            .help("split what is shared into files of their own and `include` them");
+        return Err(Box::new(problem));
     }
     if let Some(problem) = find_tab(text, source) {
-        return Err(problem);
+        return Err(Box::new(problem));
     }
     let offset = if text.starts_with('\u{feff}') {
         '\u{feff}'.len_utf8()
@@ -145,7 +146,7 @@ pub(crate) fn parse(text: &str, source: u32) -> Result<Node, Problem> {
             source,
         }
         .node(raw)),
-        Err(error) => Err(syntax_problem(&error, text, offset, source)),
+        Err(error) => Err(Box::new(syntax_problem(&error, text, offset, source))),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Facts in, truth out. Facts are JSON; only those that an expression speaks of are converted.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cel::objects::{Key, Value as CelValue};
@@ -59,7 +59,7 @@ impl Expression {
                 };
                 map(entries.iter().map(entry).collect())
             }
-            (Form::Map, _) => map(HashMap::new()),
+            (Form::Map, _) => map(BTreeMap::new()),
             (Form::Record | Form::Lookup, fact) => record(term.record, fact),
         })
     }
@@ -73,7 +73,7 @@ impl Expression {
             }
             let plural = format!("{}s", term.name);
             let found = facts.get(&plural).and_then(Value::as_object);
-            let entries: HashMap<String, CelValue> = found
+            let entries: BTreeMap<String, CelValue> = found
                 .into_iter()
                 .flatten()
                 .map(|(name, item)| (name.clone(), record(term.record, Some(item))))
@@ -111,9 +111,10 @@ fn record(of: &RecordType, item: Option<&Value>) -> CelValue {
     map(of.fields.iter().map(field).collect())
 }
 
-fn map(entries: HashMap<Key, CelValue>) -> CelValue {
+/// The library keeps maps in an order of its own; expressions look up by name.
+fn map(entries: BTreeMap<Key, CelValue>) -> CelValue {
     CelValue::Map(cel::objects::Map {
-        map: Arc::new(entries),
+        map: Arc::new(entries.into_iter().collect()),
     })
 }
 

@@ -37,7 +37,7 @@ pub(crate) struct FaultDefinition {
 /// What it does; actions with draws of their own are told apart.
 #[derive(Clone, Debug)]
 pub(crate) enum ActionDefinition {
-    Fixed(Action),
+    Fixed(Box<Action>),
     BitRot,
     Partition {
         shape: ShapeDefinition,
@@ -451,7 +451,9 @@ impl Reader<'_, '_> {
                 let mut services = Workload::default();
                 services.adopt(self.workload);
                 let operation = services.operation(args, self.world, self.problems)?;
-                Some(ActionDefinition::Fixed(Action::Operator { operation }))
+                Some(ActionDefinition::Fixed(Box::new(Action::Operator {
+                    operation,
+                })))
             }
             "registry-slow" | "link-bandwidth" if args.size("bytes_per_second") == Some(0) => {
                 let span = args.get("bytes_per_second")?.span;
@@ -462,7 +464,10 @@ impl Reader<'_, '_> {
                 );
                 None
             }
-            name => fixed_action(name, args).map(ActionDefinition::Fixed),
+            name => {
+                let action = fixed_action(name, args)?;
+                Some(ActionDefinition::Fixed(Box::new(action)))
+            }
         }
     }
 }

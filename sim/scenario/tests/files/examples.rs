@@ -1,4 +1,5 @@
 //! The scenario files of the repository.
+#![expect(clippy::disallowed_methods, reason = "tests read and write files")]
 
 use std::path::PathBuf;
 

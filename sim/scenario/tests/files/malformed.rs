@@ -1,4 +1,5 @@
 //! Files that must not load, and what is said of them.
+#![expect(clippy::disallowed_methods, reason = "tests read and write files")]
 
 use crate::support::{errors_of, parse_with, render, with};
 
