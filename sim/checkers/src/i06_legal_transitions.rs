@@ -60,13 +60,14 @@ impl Checker for LegalTransitions {
                 },
                 _,
             ) => {
-                let found: Vec<_> = report
-                    .model
-                    .store
-                    .steps()
-                    .iter()
-                    .filter_map(store_breach)
-                    .collect();
+                let model = &report.model;
+                // The store passes over what an agent without its records says, silently.
+                let judged = |step: &&TaskStep| {
+                    let node = step.after.node;
+                    node.is_none_or(|node| model.disturbance.forgot_at(node).is_none())
+                };
+                let steps = model.store.steps().iter().filter(judged);
+                let found: Vec<_> = steps.filter_map(store_breach).collect();
                 for (kind, cause, witness) in found {
                     add(report, event, &kind, cause, witness);
                 }

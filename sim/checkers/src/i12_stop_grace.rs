@@ -6,8 +6,9 @@
 //! that was asked to end still runs long after its grace.
 //!
 //! Asked means SIGTERM, or a stop call of the agent: a runtime that hangs may never deliver the
-//! signal. Exemptions: containers without a task in the store, whose grace nobody knows. Clocks
-//! that run wrong make any wait shorter or longer, so no times are judged once a fault has touched
+//! signal. Exemptions: containers without a task in the store, whose grace nobody knows; processes
+//! that their agent never knew to run (a start that was given up and took effect all the same).
+//! Clocks that run wrong make any wait shorter or longer, so no times are judged once a fault has touched
 //! them. A grace that is not enforced is excused while the node is disturbed or a fault of the
 //! runtime is in force, and until some time after: the runtime itself sends the SIGKILL.
 
@@ -115,6 +116,8 @@ fn killed(event: &Event, host: NodeId, id: InstanceId, report: &mut Report) {
         return;
     };
     let (kind, cause) = match instance.asked_at {
+        // A start that was given up may take effect just before its container is removed.
+        None if !was_called_running(model, host, id) => return,
         None => (
             "killed-without-asking",
             format!("{id} was killed without being asked to end"),
@@ -136,6 +139,14 @@ fn killed(event: &Event, host: NodeId, id: InstanceId, report: &mut Report) {
         at: event.at,
         witnesses,
     });
+}
+
+fn was_called_running(model: &Model, host: NodeId, id: InstanceId) -> bool {
+    let ran = model
+        .agents
+        .get(host)
+        .and_then(|agent| agent.ran.get(&id.task));
+    ran == Some(&id.attempt)
 }
 
 impl StopGrace {

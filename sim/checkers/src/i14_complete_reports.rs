@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wavetank_model::{Change, NodeId, Notice, TaskId, TaskStatus};
+use wavetank_model::{Change, NodeId, Notice, TaskId, TaskState, TaskStatus};
 use wavetank_trace::{Event, EventId, Payload, VirtualTime};
 
 use crate::checker::{Breach, Checker, Report};
@@ -209,11 +209,11 @@ impl CompleteReports {
             // The newest one is kept: whether it is acknowledged is still to be seen.
             journal.made = journal.made.split_off(&number);
         }
-        if number > before + 1 {
+        let forgot = model.disturbance.forgot_at(host).is_some();
+        if number > before + 1 && !forgot {
             let cause = format!("the store went from transition {before} of {task} to {number}");
             return Some(("transition-skipped", cause, witness));
         }
-        let forgot = model.disturbance.forgot_at(host).is_some();
         (!known && !forgot).then(|| {
             let cause = format!(
                 "the store has transition {number} of {task} to {}, which {host} never made",
@@ -239,7 +239,8 @@ impl CompleteReports {
         };
         let stored = record.status.sequence;
         let open = record.node == Some(host) && !record.status.state.is_terminal();
-        if open && stored < sequence {
+        let forgot = report.model.disturbance.forgot_at(host).is_some();
+        if open && stored < sequence && !forgot {
             report.findings.add(Breach {
                 checker: ID,
                 kind: "acknowledged-not-committed",
@@ -272,10 +273,11 @@ impl CompleteReports {
 /// The message is for people; everything else must arrive as it was sent.
 fn same(one: &TaskStatus, other: &TaskStatus) -> bool {
     let core = |status: &TaskStatus| {
+        let ready = status.ready && status.state == TaskState::Running;
         (
             status.state,
             status.attempt,
-            status.ready,
+            ready,
             status.reason,
             status.exit,
         )
@@ -287,7 +289,7 @@ fn same(one: &TaskStatus, other: &TaskStatus) -> bool {
 mod tests {
     use super::*;
     use crate::testing::{Trace, exit, failed, spec, status};
-    use wavetank_model::{Reason, TaskState};
+    use wavetank_model::Reason;
     use wavetank_trace::HostState;
 
     #[test]

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wavetank_model::{Epoch, InstanceId, NodeId, Notice, Reason, Revision, TaskId, TaskStatus};
+use wavetank_model::{
+    Epoch, InstanceId, NodeId, Notice, Reason, Revision, TaskId, TaskState, TaskStatus,
+};
 use wavetank_trace::{Event, EventId, Payload, VirtualTime};
 
 use super::is_death;
@@ -46,6 +48,8 @@ pub struct AgentView {
     pub stops: BTreeMap<InstanceId, StopRecord>,
     /// The newest status of each task, as it said.
     pub tasks: BTreeMap<TaskId, TaskStatus>,
+    /// The newest attempt of each task that it has called running.
+    pub ran: BTreeMap<TaskId, u32>,
     /// Its newest look at its containers failed, or named fewer than there are.
     pub blind: Option<EventId>,
 }
@@ -103,6 +107,7 @@ impl Agents {
     pub(super) fn forget(&mut self, task: TaskId) {
         for agent in self.agents.values_mut() {
             agent.tasks.remove(&task);
+            agent.ran.remove(&task);
             agent.stops.retain(|instance, _| instance.task != task);
         }
     }
@@ -138,6 +143,9 @@ impl Agents {
             Notice::TaskMoved { task, status, .. } => {
                 let agent = self.agents.entry(host).or_default();
                 agent.tasks.insert(*task, status.clone());
+                if status.state == TaskState::Running {
+                    agent.ran.insert(*task, status.attempt);
+                }
             }
             Notice::ObservationFailed { .. } => {
                 self.agents.entry(host).or_default().blind = Some(event.id);

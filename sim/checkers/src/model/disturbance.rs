@@ -21,6 +21,10 @@ struct Host {
     lost_since: Option<VirtualTime>,
     started_at: Option<VirtualTime>,
     died_at: Option<VirtualTime>,
+    /// Its disk has said that writes are durable before they are.
+    disk_lied: bool,
+    /// A record at rest was damaged.
+    disk_rotted: bool,
     /// When it last lost records that it may have relied on.
     forgot_at: Option<VirtualTime>,
 }
@@ -175,8 +179,8 @@ impl Disturbance {
         self.kinds.keys().any(|action| matches(action))
     }
 
-    /// Is a fault in force that names no node, so that it may touch anything but the nodes'
-    /// own health?
+    /// Is a fault in force that names no node, and yet may keep work from getting done for as
+    /// long as it lasts?
     pub fn silent_fault_in_force(&self) -> bool {
         self.silent.values().any(|in_force| *in_force)
     }
@@ -197,7 +201,8 @@ impl Disturbance {
                         .or_default()
                         .in_force
                         .insert(fault);
-                    self.silent.insert(fault, disturbs.is_empty());
+                    self.silent
+                        .insert(fault, disturbs.is_empty() && blocks_progress(action));
                 }
                 let over = !self.silent.contains_key(&fault);
                 for node in disturbs {
@@ -209,8 +214,10 @@ impl Disturbance {
                     // One that is over when it is said to have hit still disturbed the node.
                     self.touch(at, *node);
                 }
-                if action == "bit-rot" {
-                    disturbs.iter().for_each(|node| self.forget(at, *node));
+                for node in disturbs {
+                    let host = self.hosts.entry(*node).or_default();
+                    host.disk_lied |= action == "disk-lies";
+                    host.disk_rotted |= action == "bit-rot";
                 }
             }
             FaultState::Healed => self.heal(at, fault),
@@ -234,7 +241,6 @@ impl Disturbance {
     }
 
     fn host(&mut self, at: VirtualTime, node: NodeId, state: HostState) {
-        let lying_disk = self.ever(|action| matches!(action, "disk-lies" | "bit-rot"));
         self.change(at, node, |host| {
             match state {
                 HostState::Started => host.up = true,
@@ -261,9 +267,10 @@ impl Disturbance {
                 self.leader = None;
             }
         }
-        // A disk that lied may have taken anything back, whichever of its records it was.
-        if state == HostState::Wiped || (is_death(state) && lying_disk) {
-            self.forget(at, node);
+        // A power loss takes back what a disk lied about; damage is met at the next start.
+        let takes_back = state == HostState::PowerLost && host.disk_lied;
+        if state == HostState::Wiped || takes_back || (is_death(state) && host.disk_rotted) {
+            host.forgot_at = Some(at);
         }
     }
 
@@ -291,8 +298,16 @@ impl Disturbance {
         let host = self.hosts.entry(node).or_default();
         host.changed_at = host.changed_at.max(at);
     }
+}
 
-    fn forget(&mut self, at: VirtualTime, node: NodeId) {
-        self.hosts.entry(node).or_default().forgot_at = Some(at);
-    }
+/// Faults that a correct system waits for rather than works around. What happens once, and what
+/// is only said wrongly, is not among them.
+fn blocks_progress(action: &str) -> bool {
+    action.starts_with("registry")
+        || action.starts_with("codec")
+        || action.starts_with("daemon")
+        || matches!(
+            action,
+            "runtime-error" | "runtime-delay" | "runtime-hang" | "empty-listing" | "task-unhealthy"
+        )
 }

@@ -78,12 +78,17 @@ impl Model {
 
     /// What managers have forgotten need not be remembered: nobody can be held to it any more.
     fn forget_gone(&mut self, event: &Event) {
-        if let Payload::Notice {
-            notice: Notice::TaskMoved { task, .. },
-        } = &event.payload
-            && !self.store.tasks.contains_key(task)
-        {
-            self.agents.forget(*task);
+        let said_of = match &event.payload {
+            Payload::Notice {
+                notice: Notice::TaskMoved { task, .. },
+            } => Some(*task),
+            Payload::Notice {
+                notice: Notice::StopRequested { instance, .. },
+            } => Some(instance.task),
+            _ => None,
+        };
+        if let Some(task) = said_of.filter(|task| !self.store.tasks.contains_key(task)) {
+            self.agents.forget(task);
         }
         for change in self.store.fresh_changes(event) {
             if let Change::TaskRemoved { task, .. } = change {
