@@ -286,6 +286,7 @@ pub(crate) fn partition(
     };
     let shape = match shape {
         ShapeDefinition::Isolate => Shape::Isolate,
+        ShapeDefinition::FromManagers => Shape::FromManagers,
         ShapeDefinition::One => return isolated(Mode::One, stream),
         ShapeDefinition::Minority => return isolated(Mode::Minority, stream),
         ShapeDefinition::Majority => return isolated(Mode::Majority, stream),

@@ -89,8 +89,11 @@ fn strike(fault: &Fault) -> String {
         (true, None) => " until everything heals".to_owned(),
         (true, Some(duration)) => format!(" for {}", show(duration)),
     };
-    let named =
-        matches!(&fault.action, Action::Partition { shape, .. } if *shape != Shape::Isolate);
+    // Shapes that were drawn in full name their nodes.
+    let named = match &fault.action {
+        Action::Partition { shape, .. } => !matches!(shape, Shape::Isolate | Shape::FromManagers),
+        _ => false,
+    };
     let place = if named {
         String::new()
     } else {
@@ -262,6 +265,7 @@ fn partition(shape: &Shape, direction: Direction) -> String {
     };
     let what = match shape {
         Shape::Isolate => "isolated".to_owned(),
+        Shape::FromManagers => "cut off from the other managers".to_owned(),
         Shape::Groups(groups) => groups
             .iter()
             .map(|group| list(group))

@@ -74,6 +74,7 @@ pub const SHAPES: &[&str] = &[
     "random-halves",
     "one",
     "bridge",
+    "from-managers",
     "majorities-ring",
     "minority",
     "majority",

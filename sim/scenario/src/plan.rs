@@ -259,6 +259,9 @@ pub enum Target {
 pub enum Shape {
     /// The target nodes are cut off from all others (not from each other).
     Isolate,
+    /// The target nodes are cut off from the managers among all others; agents and clients still
+    /// reach them.
+    FromManagers,
     /// These groups cannot reach each other; nodes in no group reach everyone.
     Groups(Vec<Vec<NodeId>>),
     /// Two halves that cannot reach each other, but for one node that reaches both.

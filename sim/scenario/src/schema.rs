@@ -32,9 +32,9 @@ impl Definitions {
             Kind::Name => text("^[A-Za-z0-9_.-]{1,63}$", &["string", "integer"]),
             Kind::Bool => json!({ "type": "boolean" }),
             Kind::Integer(min, max) => integer(min, max),
-            Kind::Duration => text(DURATION, &["string", "integer"]),
-            Kind::SignedDuration => text(SIGNED, &["string", "integer"]),
-            Kind::Range => text(RANGE, &["string", "integer"]),
+            Kind::Duration => time(DURATION),
+            Kind::SignedDuration => time(SIGNED),
+            Kind::Range => time(RANGE),
             Kind::Size => text("^[0-9.]+ *([KMGT]i?B|kB|B)?$", &["string", "integer"]),
             Kind::Cpus => text("^[0-9.]+m?$", &["string", "number"]),
             Kind::Rate => text("^[0-9]+ */ *[0-9a-z.]+$", &["string"]),
@@ -154,6 +154,11 @@ const DURATION: &str = "^(0|([0-9]+(\\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$";
 const SIGNED: &str = "^[+-]?(0|([0-9]+(\\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$";
 const RANGE: &str = "^(0|([0-9]+(\\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)\
      ( *\\.\\. *(0|([0-9]+(\\.[0-9]+)?(ns|us|µs|ms|s|m|h))+))?$";
+
+/// A bare zero is a number to YAML.
+fn time(pattern: &str) -> Value {
+    json!({ "anyOf": [text(pattern, &["string"]), { "const": 0 }] })
+}
 
 fn text(pattern: &str, types: &[&str]) -> Value {
     json!({ "type": types, "pattern": pattern })

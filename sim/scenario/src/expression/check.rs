@@ -4,79 +4,13 @@
 use cel::IdedExpr;
 use cel::Program;
 use cel::common::ast::operators as op;
-use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, SelectExpr};
 use wavetank_trace::view::EVENT_KINDS;
 
-use super::vocabulary::{FUNCTIONS, FieldType, Form, RecordType, VOCABULARY, values_of};
-use super::{Remark, Scope};
+use super::types::{Type, field_type, literal_type, record_named, text_of};
+use super::vocabulary::{FUNCTIONS, FieldType, Form, RecordType, VOCABULARY};
+use super::{Named, Remark, Report, Scope};
 use crate::diagnostic::{hint, nearest};
-
-/// What checking found in an expression that can be used.
-pub(super) struct Report {
-    pub doubts: Vec<Remark>,
-    pub names: Vec<Named>,
-}
-
-/// A literal name that a lookup asks for.
-#[derive(Clone, Debug)]
-pub(crate) struct Named {
-    pub function: &'static str,
-    pub name: String,
-    pub place: Option<(usize, usize)>,
-}
-
-/// The type of a value.
-#[derive(Clone, Debug, PartialEq)]
-enum Type {
-    Bool,
-    Int,
-    Double,
-    /// A text; where its values are known, these are all.
-    Text(Option<Vec<&'static str>>),
-    Null,
-    List(Box<Type>),
-    Map(Box<Type>),
-    Record(&'static str),
-    /// Not known: fits everywhere.
-    Any,
-}
-
-impl Type {
-    fn name(&self) -> String {
-        match self {
-            Type::Bool => "true or false".to_owned(),
-            Type::Int | Type::Double => "a number".to_owned(),
-            Type::Text(_) => "a text".to_owned(),
-            Type::Null => "null".to_owned(),
-            Type::List(_) => "a list".to_owned(),
-            Type::Map(_) => "a mapping".to_owned(),
-            Type::Record(name) => format!("a {name}"),
-            Type::Any => "anything".to_owned(),
-        }
-    }
-
-    fn is_number(&self) -> bool {
-        matches!(self, Type::Int | Type::Double | Type::Any | Type::Null)
-    }
-
-    fn is_text(&self) -> bool {
-        matches!(self, Type::Text(_) | Type::Any | Type::Null)
-    }
-
-    fn is_bool(&self) -> bool {
-        matches!(self, Type::Bool | Type::Any)
-    }
-
-    fn comparable(&self, other: &Type) -> bool {
-        match (self, other) {
-            (Type::Any | Type::Null, _) | (_, Type::Any | Type::Null) => true,
-            (Type::Text(_), Type::Text(_)) => true,
-            (Type::Int | Type::Double, Type::Int | Type::Double) => true,
-            (Type::List(a), Type::List(b)) | (Type::Map(a), Type::Map(b)) => a.comparable(b),
-            _ => self == other,
-        }
-    }
-}
 
 /// Checks a program for its scope.
 pub(super) fn check(program: &Program, source: &str, scope: Scope) -> Result<Report, Remark> {
@@ -557,37 +491,4 @@ impl Checker<'_> {
         self.bound.truncate(depth);
         result
     }
-}
-
-fn literal_type(literal: &LiteralValue) -> Type {
-    match literal {
-        LiteralValue::Boolean(_) => Type::Bool,
-        LiteralValue::Int(_) | LiteralValue::UInt(_) => Type::Int,
-        LiteralValue::Double(_) => Type::Double,
-        LiteralValue::String(_) => Type::Text(None),
-        LiteralValue::Null => Type::Null,
-        LiteralValue::Bytes(_) => Type::Any,
-    }
-}
-
-fn text_of(node: &IdedExpr) -> Option<&str> {
-    match &node.expr {
-        Expr::Literal(LiteralValue::String(text)) => Some(text.inner()),
-        _ => None,
-    }
-}
-
-fn field_type(record: &str, field: &str, kind: FieldType) -> Type {
-    match kind {
-        FieldType::Int => Type::Int,
-        FieldType::Bool => Type::Bool,
-        FieldType::Text => Type::Text(values_of(record, field)),
-    }
-}
-
-fn record_named(name: &str) -> Option<&'static RecordType> {
-    VOCABULARY
-        .iter()
-        .map(|term| term.record)
-        .find(|record| record.name == name)
 }

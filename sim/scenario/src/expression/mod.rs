@@ -1,10 +1,11 @@
 //! Expressions of scenario files: CEL over a documented vocabulary. Compiling finds unknown names
 //! and wrong types, so that a run does not; evaluating takes facts as JSON.
 //!
-//! Map: `vocabulary` (what can be said), `check` (types), `evaluate` (facts in, truth out).
+//! Map: `vocabulary` (what can be said), `check` with `types`, `evaluate` (facts in, truth out).
 
 mod check;
 mod evaluate;
+mod types;
 pub mod vocabulary;
 
 use std::collections::BTreeSet;
@@ -39,7 +40,7 @@ pub struct Expression {
     program: Arc<cel::Program>,
     env: Arc<cel::Env>,
     variables: BTreeSet<String>,
-    names: Vec<check::Named>,
+    names: Vec<Named>,
     doubts: Vec<Remark>,
 }
 
@@ -50,6 +51,20 @@ pub(crate) struct Remark {
     /// First character and how many; `None` for the whole.
     pub place: Option<(usize, usize)>,
     pub help: Option<String>,
+}
+
+/// What checking found in an expression that can be used.
+struct Report {
+    doubts: Vec<Remark>,
+    names: Vec<Named>,
+}
+
+/// A literal name that a lookup asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub function: &'static str,
+    pub name: String,
+    pub place: Option<(usize, usize)>,
 }
 
 /// An expression that cannot be used.

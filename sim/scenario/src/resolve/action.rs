@@ -8,14 +8,12 @@ use crate::yaml::Node;
 
 /// An action whose arguments say everything. `None` if one is missing, which has been said.
 pub(crate) fn fixed_action(name: &str, args: &Node) -> Option<Action> {
-    let call = || args.word("call").map(str::to_owned);
-    let event = || args.word("event").unwrap_or("exit").to_owned();
-    let field = |key: &str| args.word(key).map(str::to_owned);
-    let count = || args.number::<u32>("count");
-    let one = || count().unwrap_or(1);
-    let code = |default: i32| args.number("code").unwrap_or(default);
-    let percent = || args.number::<u32>("percent");
-    let by = || args.range("by");
+    let groups = [machine, disk, link, registry, calls, quirks, others];
+    groups.into_iter().find_map(|group| group(name, args))
+}
+
+/// Machines and clocks.
+fn machine(name: &str, args: &Node) -> Option<Action> {
     Some(match name {
         "process-exit" => Action::ProcessExit,
         "process-kill" => Action::ProcessKill,
@@ -33,6 +31,27 @@ pub(crate) fn fixed_action(name: &str, args: &Node) -> Option<Action> {
         "clock-drift" => Action::ClockDrift {
             ppm: args.number("ppm")?,
         },
+        _ => return None,
+    })
+}
+
+/// Disks.
+fn disk(name: &str, args: &Node) -> Option<Action> {
+    let by = || args.range("by");
+    Some(match name {
+        "disk-full" => Action::DiskFull,
+        "disk-slow" => Action::DiskSlow { by: by()? },
+        "disk-error" => Action::DiskError,
+        "disk-lies" => Action::DiskLies,
+        _ => return None,
+    })
+}
+
+/// Links.
+fn link(name: &str, args: &Node) -> Option<Action> {
+    let percent = || args.number::<u32>("percent");
+    let by = || args.range("by");
+    Some(match name {
         "link-delay" => Action::LinkDelay { by: by()? },
         "link-loss" => Action::LinkLoss {
             percent: percent()?,
@@ -51,10 +70,14 @@ pub(crate) fn fixed_action(name: &str, args: &Node) -> Option<Action> {
             bytes_per_second: args.size("bytes_per_second")?,
         },
         "link-hold" => Action::LinkHold,
-        "disk-full" => Action::DiskFull,
-        "disk-slow" => Action::DiskSlow { by: by()? },
-        "disk-error" => Action::DiskError,
-        "disk-lies" => Action::DiskLies,
+        _ => return None,
+    })
+}
+
+/// The registry.
+fn registry(name: &str, args: &Node) -> Option<Action> {
+    let count = || args.number::<u32>("count");
+    Some(match name {
         "registry-error" => Action::RegistryError {
             class: registry_class(args.word("error")?)?,
             count: count(),
@@ -68,6 +91,18 @@ pub(crate) fn fixed_action(name: &str, args: &Node) -> Option<Action> {
         "registry-truncate" => Action::RegistryTruncate { count: count() },
         "registry-wrong-digest" => Action::RegistryWrongDigest { count: count() },
         "registry-moved-tag" => Action::RegistryMovedTag,
+        _ => return None,
+    })
+}
+
+/// Calls and events of runtimes.
+fn calls(name: &str, args: &Node) -> Option<Action> {
+    let call = || args.word("call").map(str::to_owned);
+    let event = || args.word("event").unwrap_or("exit").to_owned();
+    let count = || args.number::<u32>("count");
+    let one = || args.number::<u32>("count").unwrap_or(1);
+    let by = || args.range("by");
+    Some(match name {
         "runtime-error" => {
             let class = args
                 .word("class")
@@ -100,6 +135,16 @@ pub(crate) fn fixed_action(name: &str, args: &Node) -> Option<Action> {
             by: by()?,
             count: count(),
         },
+        _ => return None,
+    })
+}
+
+/// Other ways in which runtimes are odd.
+fn quirks(name: &str, args: &Node) -> Option<Action> {
+    let count = || args.number::<u32>("count");
+    let one = || args.number::<u32>("count").unwrap_or(1);
+    let code = |default: i32| args.number("code").unwrap_or(default);
+    Some(match name {
         "exit-before-start" => Action::ExitBeforeStart {
             count: one(),
             code: code(0),
@@ -113,6 +158,15 @@ pub(crate) fn fixed_action(name: &str, args: &Node) -> Option<Action> {
         },
         "empty-listing" => Action::EmptyListing { count: count() },
         "orphan" => Action::Orphan,
+        _ => return None,
+    })
+}
+
+/// Workloads, membership, codecs.
+fn others(name: &str, args: &Node) -> Option<Action> {
+    let field = |key: &str| args.word(key).map(str::to_owned);
+    let code = |default: i32| args.number("code").unwrap_or(default);
+    Some(match name {
         "task-exit" => Action::TaskExit { code: code(1) },
         "task-oom" => Action::TaskOom,
         "task-unhealthy" => Action::TaskUnhealthy,

@@ -50,6 +50,8 @@ pub(crate) enum ActionDefinition {
 pub(crate) enum ShapeDefinition {
     /// The target from the rest.
     Isolate,
+    /// The target from the other managers.
+    FromManagers,
     /// One node of the target from the rest.
     One,
     /// A drawn minority of the target from the rest.
@@ -338,6 +340,7 @@ impl Reader<'_, '_> {
                 None
             }
             (None | Some("isolate" | "leader"), None) => Some(ShapeDefinition::Isolate),
+            (Some("from-managers"), None) => Some(ShapeDefinition::FromManagers),
             (Some("one"), None) => Some(ShapeDefinition::One),
             (Some("minority"), None) => Some(ShapeDefinition::Minority),
             (Some("majority"), None) => Some(ShapeDefinition::Majority),
@@ -399,7 +402,9 @@ impl Reader<'_, '_> {
         target: &TargetDefinition,
     ) {
         let least = match shape {
-            ShapeDefinition::Isolate | ShapeDefinition::Groups(_) => return,
+            ShapeDefinition::Isolate
+            | ShapeDefinition::FromManagers
+            | ShapeDefinition::Groups(_) => return,
             ShapeDefinition::One => 1,
             ShapeDefinition::Halves | ShapeDefinition::RandomHalves => 2,
             ShapeDefinition::Majority => 2,

@@ -1,10 +1,12 @@
 //! From a checked tree to a scenario: gives fields their sense and finds what does not fit
 //! together. Draws nothing: what depends on the seed is left to `expand`.
 //!
-//! Map: `machines` (cluster, images, clients), `workload` (steps and specs), `fault` with `action`,
+//! Map: `machines` (cluster, images, clients), `workload` (steps) with `deploy`
+//! (specs), `fault` with `action`,
 //! `target` and `trigger` (faults before any draw), `swarm`, `expectation` (`expect`).
 
 mod action;
+mod deploy;
 mod expectation;
 pub(crate) mod fault;
 mod machines;

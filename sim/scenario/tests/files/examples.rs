@@ -78,6 +78,36 @@ fn every_file_validates_against_the_schema() {
 }
 
 #[test]
+fn the_schema_agrees_with_the_reader() {
+    let validator = jsonschema::validator_for(&json_schema()).expect("the schema is one");
+    let valid = |text: &str| {
+        let value: serde_json::Value = serde_saphyr::from_str(text).expect("it is YAML");
+        validator.is_valid(&value)
+    };
+    assert!(valid(crate::plans::RICH), "what loads is valid");
+    for (right, wrong) in [
+        ("horizon: 5m", "horizn: 5m"),
+        ("horizon: 5m", "horizon: 5"),
+        ("profile: warren", "profile: waren"),
+        ("args: { percent: 30 }", "args: { percent: 130 }"),
+        ("args: { percent: 30 }", "args: { by: 5s }"),
+        ("args: { percent: 30 }", "optional: true"),
+        ("role: leader", "role: boss"),
+        ("scale: web, replicas: 2", "scale: web"),
+        ("scale: batch, replicas: 30", "scael: batch, replicas: 30"),
+        ("condition: on-failure", "condition: sometimes"),
+        ("labels: { zone: a }", "labels: 7"),
+    ] {
+        let text = crate::plans::RICH.replacen(right, wrong, 1);
+        assert_ne!(text, crate::plans::RICH, "{right}");
+        assert!(
+            !valid(&text) && crate::support::parse(&text).is_err(),
+            "{wrong}"
+        );
+    }
+}
+
+#[test]
 fn a_timeline_says_what_where_when_and_how_long() {
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),

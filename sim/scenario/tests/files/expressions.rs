@@ -6,11 +6,14 @@ use wavetank_scenario::Expression;
 fn facts() -> Value {
     json!({
         "services": {
-            "web": { "replicas": 4, "running": 3, "ready": 2, "rollout": "updating", "stopped": false },
+            "web": {
+                "replicas": 4, "running": 3, "ready": 2, "rollout": "updating", "stopped": false
+            },
             "job": { "replicas": 2, "terminal": 2 },
         },
         "tasks": [
-            { "id": "task-1", "service": "web", "state": "running", "node": "agent-1", "ready": true },
+            { "id": "task-1", "service": "web", "state": "running", "node": "agent-1",
+              "ready": true },
             { "id": "task-2", "service": "web", "state": "lost", "node": null, "ready": false },
         ],
         "nodes": { "agent-1": { "name": "agent-1", "status": "ready" } },

@@ -33,59 +33,96 @@ refused! {
     misspelt_field: with("horizn: 3m\n");
     unknown_field: with("colour: blue\n");
     misspelt_nested_field: "scenario: 1\nname: a\ncluster: { timers: { hartbeat: 3s } }\n";
-    wrong_types: "scenario: 1\nname: [a]\nhorizon: { a: 1 }\ncluster: 7\nimages: none\nseeds: many\n";
-    bad_durations: "scenario: 1\nname: a\nhorizon: 5\nsettle: 5 parsecs\ncluster: { network: { latency: 2ms..1ms }, restart_delay: -5s }\n";
+    wrong_types: "scenario: 1\nname: [a]\nhorizon: { a: 1 }\ncluster: 7\nimages: none\nseeds: \
+        many\n";
+    bad_durations: "scenario: 1\nname: a\nhorizon: 5\nsettle: 5 parsecs\ncluster: { network: { \
+        latency: 2ms..1ms }, restart_delay: -5s }\n";
     bad_sizes: "scenario: 1\nname: a\ncluster: { agents: { memory: 8 apples, cpus: many } }\n";
-    bad_numbers: "scenario: 1\nname: a\ncluster: { managers: 0, agents: -1 }\nclients: { reads: 101, keys: '5' }\n";
+    bad_numbers: "scenario: 1\nname: a\ncluster: { managers: 0, agents: -1 }\nclients: { reads: \
+        101, keys: '5' }\n";
     no_seeds: "scenario: 1\nname: a\nseeds: []\n";
     unknown_profile: "scenario: 1\nname: a\nprofile: waren\n";
-    zero_timer: "scenario: 1\nname: a\ncluster: { timers: { heartbeat: 0s, raft_election: 100ms } }\n";
+    zero_timer: "scenario: 1\nname: a\ncluster: { timers: { heartbeat: 0s, raft_election: 100ms \
+        } }\n";
     run_twice: "scenario: 1\nname: a\nimages: { web: { run: forever, run_for: 5s } }\n";
 
     // Workload.
     step_without_verb: with("").replace("deploy: web, image", "deplyo: web, image");
     step_with_two_verbs: with("").replace("deploy: web,", "deploy: web, scale: web,");
     unknown_image: with("").replace("image: web", "image: wbe");
-    unknown_service: with("").replace("workload:\n", "workload:\n  - { at: 5s, scale: wbe, replicas: 2 }\n  - { at: 6s, deploy: api }\n  - { at: 7s, drain: agent-9 }\n");
+    unknown_service: with("").replace("workload:\n", "workload:\n  - { at: 5s, scale: wbe, \
+        replicas: 2 }\n  - { at: 6s, deploy: api }\n  - { at: 7s, drain: agent-9 }\n");
     two_modes: with("").replace("replicas: 3", "replicas: 3, global: true, ports: [80, 80]");
-    impossible_update: with("").replace("replicas: 3", "replicas: 3, update: { surge: 0, unavailable: 0 }");
+    impossible_update: with("").replace("replicas: 3", "replicas: 3, update: { surge: 0, \
+        unavailable: 0 }");
     endless_job: with("").replace("replicas: 3", "completions: 3, restart: always");
-    lock_file_without_volume: with("").replace("replicas: 3", "replicas: 3, election: { backend: lock-file, ttl: 1s, renew: 2s }");
+    lock_file_without_volume: with("").replace("replicas: 3", "replicas: 3, election: { \
+        backend: lock-file, ttl: 1s, renew: 2s }");
 
     // Faults.
     unknown_action: with("faults: [{ action: proces-kil, target: { role: leader }, at: 1s }]\n");
-    unknown_argument: with("faults: [{ action: power-loss, args: { tron: true }, target: { role: leader }, at: 1s }]\n");
-    missing_argument: with("faults:\n  - { action: link-delay, target: { role: link }, at: 1s }\n  - { action: registry-error, args: { error: forbidden }, at: 1s }\n");
+    unknown_argument: with("faults: [{ action: power-loss, args: { tron: true }, target: { \
+        role: leader }, at: 1s }]\n");
+    missing_argument: with("faults:\n  - { action: link-delay, target: { role: link }, at: 1s \
+        }\n  - { action: registry-error, args: { error: forbidden }, at: 1s }\n");
     no_time: with("faults: [{ action: pause, target: { role: agent } }]\n");
-    two_times: with("faults: [{ action: pause, target: { role: agent }, at: 1s, on: { event: task.state } }]\n");
-    useless_trigger_fields: with("faults: [{ action: pause, target: { role: agent }, at: 1s, times: 3, delay: 5s }]\n");
+    two_times: with("faults: [{ action: pause, target: { role: agent }, at: 1s, on: { event: \
+        task.state } }]\n");
+    useless_trigger_fields: with("faults: [{ action: pause, target: { role: agent }, at: 1s, \
+        times: 3, delay: 5s }]\n");
     no_target: with("faults: [{ action: pause, at: 1s }]\n");
-    wrong_target: with("faults:\n  - { action: pause, target: { role: registry }, at: 1s }\n  - { name: b, action: runtime-hang, target: { node: manager-1 }, at: 1s }\n  - { name: c, action: pause, target: { role: task, service: web }, at: 1s }\n");
-    empty_target: with("faults: [{ action: pause, target: { role: agent, labels: { zone: c } }, at: 1s }]\n");
-    target_too_large: with("faults: [{ action: pause, target: { role: agent, mode: fixed, value: 9 }, at: 1s }]\n");
-    unknown_node: with("faults: [{ action: pause, target: { node: [agent-9, worker-1] }, at: 1s }]\n");
-    mode_without_value: with("faults: [{ action: pause, target: { role: agent, mode: fixed }, at: 1s }]\n");
-    duplicate_fault: with("faults:\n  - { action: pause, target: { role: agent }, at: 1s }\n  - { action: pause, target: { role: agent }, at: 2s }\n");
-    unknown_after: with("faults:\n  - { name: first, action: pause, target: { role: agent }, at: 1s }\n  - { name: second, action: pause, target: { role: agent }, after: frist }\n");
-    cycle: with("faults:\n  - { name: a, action: pause, target: { role: agent }, after: b }\n  - { name: b, action: pause, target: { role: agent }, after: c }\n  - { name: c, action: pause, target: { role: agent }, after: a }\n");
-    unknown_event: with("faults: [{ action: pause, target: { role: agent }, on: { event: task.stat } }]\n");
+    wrong_target: with("faults:\n  - { action: pause, target: { role: registry }, at: 1s }\n  - \
+        { name: b, action: runtime-hang, target: { node: manager-1 }, at: 1s }\n  - { name: c, \
+        action: pause, target: { role: task, service: web }, at: 1s }\n");
+    empty_target: with("faults: [{ action: pause, target: { role: agent, labels: { zone: c } }, \
+        at: 1s }]\n");
+    target_too_large: with("faults: [{ action: pause, target: { role: agent, mode: fixed, \
+        value: 9 }, at: 1s }]\n");
+    unknown_node: with("faults: [{ action: pause, target: { node: [agent-9, worker-1] }, at: 1s \
+        }]\n");
+    mode_without_value: with("faults: [{ action: pause, target: { role: agent, mode: fixed }, \
+        at: 1s }]\n");
+    duplicate_fault: with("faults:\n  - { action: pause, target: { role: agent }, at: 1s }\n  - \
+        { action: pause, target: { role: agent }, at: 2s }\n");
+    unknown_after: with("faults:\n  - { name: first, action: pause, target: { role: agent }, \
+        at: 1s }\n  - { name: second, action: pause, target: { role: agent }, after: frist }\n");
+    cycle: with("faults:\n  - { name: a, action: pause, target: { role: agent }, after: b }\n  \
+        - { name: b, action: pause, target: { role: agent }, after: c }\n  - { name: c, action: \
+        pause, target: { role: agent }, after: a }\n");
+    unknown_event: with("faults: [{ action: pause, target: { role: agent }, on: { event: \
+        task.stat } }]\n");
     too_often: with("faults: [{ action: pause, target: { role: agent }, every: 1us }]\n");
-    forever_for_a_while: with("faults: [{ action: pause, target: { role: agent }, at: 1s, for: 5s, heal: never }]\n");
-    bad_shapes: with("faults:\n  - { name: a, action: partition, args: { shape: bridge }, target: { role: leader }, at: 1s }\n  - { name: b, action: partition, args: { shape: majorities-ring }, target: { node: [agent-1, agent-2] }, at: 1s }\n  - { name: c, action: partition, args: { groups: [[agent-1], [agent-1, agent-7]] }, at: 1s }\n");
-    bad_operator: with("faults: [{ action: operator, args: { scale: wbe, replicas: 2 }, at: 1s }]\n");
+    forever_for_a_while: with("faults: [{ action: pause, target: { role: agent }, at: 1s, for: \
+        5s, heal: never }]\n");
+    bad_shapes: with("faults:\n  - { name: a, action: partition, args: { shape: bridge }, \
+        target: { role: leader }, at: 1s }\n  - { name: b, action: partition, args: { shape: \
+        majorities-ring }, target: { node: [agent-1, agent-2] }, at: 1s }\n  - { name: c, \
+        action: partition, args: { groups: [[agent-1], [agent-1, agent-7]] }, at: 1s }\n");
+    bad_operator: with("faults: [{ action: operator, args: { scale: wbe, replicas: 2 }, at: 1s \
+        }]\n");
     bad_swarm: with("swarm: { actions: [pause, operator, fly], rate: often }\n");
 
     // Expectations.
     unknown_check: with("expect: { invariants: [I4, bounded-instance, I11] }\n");
     exception_without_reason: with("expect: { invariants: { except: [{ name: I4 }] } }\n");
-    expression_syntax: with("expect: { eventually: [{ check: 'service(\"web\").running = 4' }] }\n");
+    expression_syntax: with("expect: { eventually: [{ check: 'service(\"web\").running = 4' }] \
+        }\n");
     expression_unclosed: with("expect: { never: ['task.state == \"failed'] }\n");
-    expression_unknown_names: with("expect:\n  eventually:\n    - { check: 'service(\"web\").runing == 4' }\n    - { check: 'servce(\"web\").running == 4' }\n    - { check: 'task.state == \"lost\"' }\n  never:\n    - 'tsk.state == \"failed\"'\n    - 'tasks.exist(t, t.ready)'\n");
-    expression_types: with("expect:\n  never:\n    - 'task.exit_code == \"one\"'\n    - 'task.state > 3'\n    - 'service(\"web\").running'\n    - 'service(\"web\").running && true'\n    - 'tasks.state == \"lost\"'\n    - 'service(7).running == 1'\n");
-    event_condition: with("faults: [{ action: pause, target: { role: agent }, on: { event: task.state, where: 'state == \"running\"' } }]\n");
+    expression_unknown_names: with("expect:\n  eventually:\n    - { check: \
+        'service(\"web\").runing == 4' }\n    - { check: 'servce(\"web\").running == 4' }\n    \
+        - { check: 'task.state == \"lost\"' }\n  never:\n    - 'tsk.state == \"failed\"'\n    - \
+        'tasks.exist(t, t.ready)'\n");
+    expression_types: with("expect:\n  never:\n    - 'task.exit_code == \"one\"'\n    - \
+        'task.state > 3'\n    - 'service(\"web\").running'\n    - 'service(\"web\").running && \
+        true'\n    - 'tasks.state == \"lost\"'\n    - 'service(7).running == 1'\n");
+    event_condition: with("faults: [{ action: pause, target: { role: agent }, on: { event: \
+        task.state, where: 'state == \"running\"' } }]\n");
 
     // Everything at once.
-    many_errors: "scenario: 1\nname: many errors\nhorizn: 1m\ncluster: { managers: lots, agents: { cpu: 4 } }\nimages: { web: { health: bad } }\nworkload: [{ at: soon, deploy: api, image: wbe }]\nfaults: [{ action: explode, at: 1s }]\nexpect: { fails: [I99], never: ['1 +'] }\n";
+    many_errors: "scenario: 1\nname: many errors\nhorizn: 1m\ncluster: { managers: lots, \
+        agents: { cpu: 4 } }\nimages: { web: { health: bad } }\nworkload: [{ at: soon, deploy: \
+        api, image: wbe }]\nfaults: [{ action: explode, at: 1s }]\nexpect: { fails: [I99], \
+        never: ['1 +'] }\n";
 }
 
 fn bomb() -> String {

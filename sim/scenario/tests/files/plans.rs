@@ -36,7 +36,8 @@ fn a_rich_file() {
     insta::assert_json_snapshot!(scenario.plan(3).workload);
 }
 
-const RICH: &str = r#"
+/// Every field of the format.
+pub const RICH: &str = r#"
 scenario: 1
 name: rich
 description: Everything that the format offers.
@@ -92,20 +93,34 @@ workload:
   - { at: 120s, get: color }
   - { at: 130s, delete: web }
 faults:
-  - { name: kill, action: process-kill, target: { role: leader }, on: { event: task.state, where: 'to == "running"', occurrence: 3, point: before }, for: 5s }
-  - { name: lose, action: runtime-event-drop, args: { event: exit, count: 1 }, target: { role: agent, mode: random, value: 2 }, after: kill, delay: 2s }
-  - { name: ring, action: partition, args: { shape: majorities-ring }, target: { role: manager }, every: 60s, jitter: 10s, for: 8s..12s }
-  - { name: follow, action: link-loss, args: { percent: 30 }, target: { role: link, mode: minority }, after: ring }
-  - { name: registry, action: registry-error, args: { error: rate-limited, count: 2 }, target: { image: job }, at: 10s..20s }
-  - { name: jump, action: clock-jump, args: { by: -20s }, target: { node: [agent-1, manager-2] }, at: 30s, heal: never }
-  - { name: oom, action: task-oom, target: { service: web, mode: fixed, value: 2 }, at: 35s, optional: true }
-  - { name: daemon, action: daemon-restart, target: { role: task-node, service: batch }, at: 36s, for: 3s }
-  - { name: zone, action: power-loss, args: { torn: true }, target: { labels: { zone: a } }, at: 37s, for: 9s }
+  - { name: kill, action: process-kill, target: { role: leader }, on: { event: task.state,
+      where: 'to == "running"', occurrence: 3, point: before }, for: 5s }
+  - { name: lose, action: runtime-event-drop, args: { event: exit, count: 1 },
+      target: { role: agent, mode: random, value: 2 }, after: kill, delay: 2s }
+  - { name: ring, action: partition, args: { shape: majorities-ring }, target: { role: manager },
+      every: 60s, jitter: 10s, for: 8s..12s }
+  - { name: follow, action: link-loss, args: { percent: 30 }, target: { role: link,
+      mode: minority }, after: ring }
+  - { name: registry, action: registry-error, args: { error: rate-limited, count: 2 },
+      target: { image: job }, at: 10s..20s }
+  - { name: jump, action: clock-jump, args: { by: -20s }, target: { node: [agent-1, manager-2] },
+      at: 30s, heal: never }
+  - { name: oom, action: task-oom, target: { service: web, mode: fixed, value: 2 }, at: 35s,
+      optional: true }
+  - { name: daemon, action: daemon-restart, target: { role: task-node, service: batch }, at: 36s,
+      for: 3s }
+  - { name: zone, action: power-loss, args: { torn: true }, target: { labels: { zone: a } },
+      at: 37s, for: 9s }
   - { name: followers, action: pause, target: { role: follower, mode: minority }, at: 38s, for: 4s }
-  - { name: half, action: partition, args: { groups: [[manager-1, agent-1], manager-2], direction: from }, at: 39s, for: 4s }
-  - { name: drain, action: operator, args: { scale: batch, replicas: 30 }, on: { event: store.node, where: 'status == "down"', delay: 5s } }
+  - { name: half, action: partition, args: { groups: [[manager-1, agent-1], manager-2],
+      direction: from }, at: 39s, for: 4s }
+  - { name: drain, action: operator, args: { scale: batch, replicas: 30 },
+      on: { event: store.node, where: 'status == "down"', delay: 5s } }
 expect:
-  invariants: { except: [{ name: availability, reason: the image is never healthy }, { name: I24, reason: no need }] }
+  invariants:
+    except:
+      - { name: availability, reason: the image is never healthy }
+      - { name: I24, reason: no need }
   eventually:
     - { check: 'service("batch").terminal == 20 && nodes.all(n, nodes[n].status == "ready")' }
   never:
@@ -165,7 +180,8 @@ fn labels_are_dealt_round_robin() {
 
 #[test]
 fn included_values_yield_to_own_ones() {
-    let text = "scenario: 1\nname: a\ninclude: [one.yaml, dir/two.yaml]\ncluster: { timers: { heartbeat: 1s } }\n";
+    let text = "scenario: 1\nname: a\ninclude: [one.yaml, dir/two.yaml]\ncluster: { timers: { \
+        heartbeat: 1s } }\n";
     let files = [
         (
             "one.yaml",
@@ -197,7 +213,8 @@ fn included_values_yield_to_own_ones() {
 fn aliases_and_merge_keys_work() {
     let text = with("").replace(
         "workload:",
-        "workload:\n  - &base { at: 5s, deploy: api, image: web, replicas: 2 }\n  - { <<: *base, deploy: other }",
+        "workload:\n  - &base { at: 5s, deploy: api, image: web, replicas: 2 }\n  - { <<: \
+            *base, deploy: other }",
     );
     let plan = loaded(parse(&text)).plan(1);
     let deployed: Vec<String> = plan
@@ -247,7 +264,8 @@ fn warnings_do_not_stop_a_file() {
         "  - { at: 3m, deploy: late, image: web, constraints: { zone: c } }\n\
          faults:\n\
          \x20 - { name: late, action: wipe, target: { role: agent }, at: 5m }\n\
-         \x20 - { name: idle, action: registry-slow, args: { bytes_per_second: 1MiB }, target: { image: job }, at: 1s }\n\
+         \x20 - { name: idle, action: registry-slow, args: { bytes_per_second: 1MiB }, \
+         target: { image: job }, at: 1s }\n\
          expect:\n\
          \x20 eventually:\n\
          \x20   - { check: 'service(\"wbe\").running == 3', within: 5m }\n\
@@ -255,7 +273,10 @@ fn warnings_do_not_stop_a_file() {
          \x20   - { check: '1 == 2' }\n\
          worlds: [event, live]\n",
     )
-    .replace("images:\n", "images:\n  job: { run_for: 1s }\n  spare: {}\n");
+    .replace(
+        "images:\n",
+        "images:\n  job: { run_for: 1s }\n  spare: {}\n",
+    );
     let scenario = loaded(parse(&text));
     insta::assert_snapshot!(render(&scenario.lints()));
 }
@@ -264,8 +285,10 @@ fn warnings_do_not_stop_a_file() {
 
 const MANY: &str = "faults:
   - { name: a, action: pause, target: { role: agent, mode: one }, at: 10s..60s, for: 1s..30s }
-  - { name: b, action: partition, args: { shape: random-halves }, target: { role: node }, every: 10s, jitter: 5s, for: 1s..5s }
-  - { name: c, action: task-exit, target: { service: web, mode: random, value: 3 }, after: b, delay: 1s }
+  - { name: b, action: partition, args: { shape: random-halves }, target: { role: node },
+      every: 10s, jitter: 5s, for: 1s..5s }
+  - { name: c, action: task-exit, target: { service: web, mode: random, value: 3 }, after: b,
+      delay: 1s }
   - { name: d, action: bit-rot, target: { role: agent, mode: one }, at: 20s..90s }
 ";
 
@@ -508,7 +531,8 @@ fn every_action_of_the_catalogue_can_be_written() {
                 "at: 1s"
             };
             let text = format!(
-                "faults: [{{ action: {}, args: {{ {args} }}, target: {{ role: {role}{service} }}, {when} }}]\n",
+                "faults: [{{ action: {}, args: {{ {args} }}, target: {{ role: {role}{service} \
+                    }}, {when} }}]\n",
                 info.action
             );
             let plan = scenario(&text).plan(1);

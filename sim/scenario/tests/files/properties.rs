@@ -6,8 +6,10 @@ use wavetank_scenario::{Expression, Scenario};
 use crate::support::{parse, render, with};
 
 const VALID: &str = "faults:
-  - { name: a, action: partition, args: { shape: majorities-ring }, target: { role: manager }, every: 20s, jitter: 9s, for: 1s..9s }
-  - { name: b, action: task-exit, target: { service: web, mode: random, value: 3 }, after: a, delay: 1s }
+  - { name: a, action: partition, args: { shape: majorities-ring }, target: { role: manager },
+      every: 20s, jitter: 9s, for: 1s..9s }
+  - { name: b, action: task-exit, target: { service: web, mode: random, value: 3 }, after: a,
+      delay: 1s }
 swarm: { actions: [pause, partition, clock-jump, registry-error], rate: 9/min }
 expect:
   eventually: [{ check: 'service(\"web\").running == 3', within: 30s }]
@@ -89,7 +91,9 @@ fn words() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 400, failure_persistence: None, ..ProptestConfig::default()
+    })]
 
     #[test]
     fn bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
@@ -103,7 +107,9 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_file_never_panics(at in any::<prop::sample::Index>(), cut in 0usize..30, put in words()) {
+    fn a_damaged_file_never_panics(
+        at in any::<prop::sample::Index>(), cut in 0usize..30, put in words()
+    ) {
         let text = with(VALID);
         let start = text.floor_char_boundary(at.index(text.len()));
         let end = text.floor_char_boundary((start + cut).min(text.len()));

@@ -46,7 +46,8 @@ pub fn errors_of(text: &str) -> String {
 /// A file that loads, with this at its end.
 pub fn with(rest: &str) -> String {
     format!(
-        "scenario: 1\nname: test\ncluster: {{ managers: 3, agents: {{ count: 4, labels: {{ zone: [a, b] }} }} }}\n\
+        "scenario: 1\nname: test\n\
+         cluster: {{ managers: 3, agents: {{ count: 4, labels: {{ zone: [a, b] }} }} }}\n\
          images:\n  web: {{ run: forever }}\n\
          workload:\n  - {{ at: 1s, deploy: web, image: web, replicas: 3 }}\n{rest}"
     )
