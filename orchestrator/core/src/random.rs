@@ -16,7 +16,10 @@ pub(crate) fn draw_below(rng: &mut ChaCha8Rng, bound: u64) -> u64 {
 /// A duration from `base` to a quarter more, so that waits that began together end apart.
 pub(crate) fn jittered(rng: &mut ChaCha8Rng, base: Duration) -> Duration {
     let quarter = u64::try_from((base / 4).as_nanos()).unwrap_or(u64::MAX);
-    base.saturating_add(Duration::from_nanos(draw_below(rng, quarter.saturating_add(1))))
+    base.saturating_add(Duration::from_nanos(draw_below(
+        rng,
+        quarter.saturating_add(1),
+    )))
 }
 
 #[cfg(test)]
@@ -31,7 +34,10 @@ mod tests {
         let base = Duration::from_millis(100);
         let draws: Vec<Duration> = (0..200).map(|_| jittered(&mut rng, base)).collect();
         assert!(draws.iter().all(|d| *d >= base && *d <= base + base / 4));
-        assert!(draws.iter().any(|d| *d > base + base / 5), "the upper end is used");
+        assert!(
+            draws.iter().any(|d| *d > base + base / 5),
+            "the upper end is used"
+        );
         assert_eq!(jittered(&mut rng, Duration::ZERO), Duration::ZERO);
     }
 }

@@ -48,7 +48,11 @@ impl Fence {
         }
         self.seen = offered;
         let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
-        ctx.notice(Notice::AssignmentsAccepted { epoch, revision, tasks });
+        ctx.notice(Notice::AssignmentsAccepted {
+            epoch,
+            revision,
+            tasks,
+        });
         Verdict::Accepted
     }
 }

@@ -94,11 +94,17 @@ impl Retry {
 /// manager's request gets, and never longer than it takes the next listing to come round.
 fn retry_backoff(timers: &Timers) -> Backoff {
     let base = timers.request_retry.max(Duration::from_millis(1));
-    Backoff { base, cap: timers.status_poll.max(base) }
+    Backoff {
+        base,
+        cap: timers.status_poll.max(base),
+    }
 }
 
 /// True if the runtime could not be reached or was too slow: that says nothing about the call
 /// itself, so trying again costs no budget.
 pub(super) fn is_transient(class: ErrorClass) -> bool {
-    matches!(class, ErrorClass::Unavailable | ErrorClass::DeadlineExceeded)
+    matches!(
+        class,
+        ErrorClass::Unavailable | ErrorClass::DeadlineExceeded
+    )
 }

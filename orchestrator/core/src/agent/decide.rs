@@ -95,24 +95,28 @@ pub(super) fn decide(
         | TaskState::Failed
         | TaskState::Shutdown
         | TaskState::Rejected
-        | TaskState::Lost => {
-            clean_up(desired, tracker, timers, now, &|| forget_when_allowed(desired))
-        }
+        | TaskState::Lost => clean_up(desired, tracker, timers, now, &|| {
+            forget_when_allowed(desired)
+        }),
     }
 }
 
 /// Managers want a task to stop and nobody has begun to.
 fn is_order_new(task: &DurableTask) -> bool {
-    let ordered =
-        task.ending.as_ref().is_some_and(|ending| ending.cause == EndingCause::Ordered);
-    task.assignment.desired != DesiredState::Running
-        && !task.status.state.is_terminal()
-        && !ordered
+    let ordered = task
+        .ending
+        .as_ref()
+        .is_some_and(|ending| ending.cause == EndingCause::Ordered);
+    task.assignment.desired != DesiredState::Running && !task.status.state.is_terminal() && !ordered
 }
 
 /// `action` once its time has come.
 fn at(now: Instant, not_before: Instant, action: Action) -> Action {
-    if not_before <= now { action } else { Action::Wait(not_before) }
+    if not_before <= now {
+        action
+    } else {
+        Action::Wait(not_before)
+    }
 }
 
 fn pull(tracker: &Tracker, then: Action) -> Action {
@@ -146,7 +150,7 @@ fn go_on(
 
 fn create(tracker: &Tracker, observed: Surroundings, now: Instant) -> Action {
     match tracker.handle.known {
-        Container::Absent if tracker.strikes >= STRIKES_MAX => {
+        Container::Absent | Container::Missing if tracker.strikes >= STRIKES_MAX => {
             let reason = if tracker.image == ImageNeed::Present {
                 Reason::RootfsBuildFailed
             } else {
@@ -155,10 +159,17 @@ fn create(tracker: &Tracker, observed: Surroundings, now: Instant) -> Action {
             Action::Fail(reason, tracker.last_error.clone())
         }
         // Never two containers of one task: what is left of another attempt goes first.
-        Container::Absent if observed.has_orphan => Action::Wait(Instant::NEVER),
-        Container::Absent => {
-            pull(tracker, at(now, tracker.handle.changes.not_before, Action::Call(Verb::Create)))
+        Container::Absent | Container::Missing if observed.has_orphan => {
+            Action::Wait(Instant::NEVER)
         }
+        Container::Absent | Container::Missing => pull(
+            tracker,
+            at(
+                now,
+                tracker.handle.changes.not_before,
+                Action::Call(Verb::Create),
+            ),
+        ),
         _ => Action::BeginStart,
     }
 }
@@ -166,14 +177,16 @@ fn create(tracker: &Tracker, observed: Surroundings, now: Instant) -> Action {
 fn start(tracker: &Tracker, timers: &Timers, now: Instant) -> Action {
     match tracker.handle.known {
         // It ran, ended and was removed by somebody: an event told how it ended.
-        Container::Absent if tracker.hinted_exit.is_some() => Action::BeginRun,
-        Container::Absent => miss(tracker, timers, now),
+        Container::Absent | Container::Missing if tracker.hinted_exit.is_some() => Action::BeginRun,
+        Container::Absent | Container::Missing => miss(tracker, timers, now),
         Container::Created if tracker.strikes >= STRIKES_MAX => {
             Action::Fail(Reason::RuntimeStartFailed, tracker.last_error.clone())
         }
-        Container::Created => {
-            at(now, tracker.handle.changes.not_before, Action::Call(Verb::Start))
-        }
+        Container::Created => at(
+            now,
+            tracker.handle.changes.not_before,
+            Action::Call(Verb::Start),
+        ),
         _ => Action::BeginRun,
     }
 }
@@ -187,17 +200,28 @@ fn run(task: &DurableTask, tracker: &Tracker, timers: &Timers, now: Instant) -> 
 }
 
 /// A container that should be there is not. An event that told of its exit settles it; otherwise
-/// it takes a second look, a listing's time later.
+/// it takes a second look, a listing's time later, and then a removal without force: that one is
+/// refused if the process runs after all, so the next attempt cannot meet it.
 fn miss(tracker: &Tracker, timers: &Timers, now: Instant) -> Action {
-    let is_exit_known = tracker.hinted_exit.is_some();
-    if is_exit_known && tracker.handle.known == Container::Absent {
-        return Action::Conclude;
-    }
-    if tracker.absences >= 2 {
+    let lost = || {
         let message = "the runtime no longer has the container".to_owned();
-        return Action::Fail(Reason::ContainerLost, message);
+        Action::Fail(Reason::ContainerLost, message)
+    };
+    match tracker.handle.known {
+        Container::Missing if tracker.hinted_exit.is_some() => Action::Conclude,
+        Container::Absent if tracker.hinted_exit.is_some() => Action::Conclude,
+        Container::Absent => lost(),
+        _ if tracker.absences < 2 => at(
+            now,
+            tracker.absent_at + timers.status_poll,
+            Action::Call(Verb::Inspect),
+        ),
+        Container::Missing => {
+            let remove = Action::Call(Verb::Delete { force: false });
+            at(now, tracker.handle.changes.not_before, remove)
+        }
+        _ => lost(),
     }
-    at(now, tracker.absent_at + timers.status_poll, Action::Call(Verb::Inspect))
 }
 
 /// Probes a running process and notices when it has run long enough.
@@ -212,7 +236,11 @@ fn accompany(task: &DurableTask, tracker: &Tracker, now: Instant) -> Action {
         return Action::CountAsStable;
     }
     let probe_at = tracker.health.probe_at;
-    if probe_at <= now { Action::Call(Verb::Probe) } else { Action::Wait(probe_at.min(stable_at)) }
+    if probe_at <= now {
+        Action::Call(Verb::Probe)
+    } else {
+        Action::Wait(probe_at.min(stable_at))
+    }
 }
 
 /// Ends an attempt: it is over when its process is known to have ended.

@@ -52,7 +52,13 @@ impl Task {
         around: Surroundings,
     ) -> Fate {
         loop {
-            match decide(&self.durable, around, &self.tracker, tools.timers, ctx.now()) {
+            match decide(
+                &self.durable,
+                around,
+                &self.tracker,
+                tools.timers,
+                ctx.now(),
+            ) {
                 Action::Wait(until) => {
                     self.wake_at = until;
                     return Fate::Kept;
@@ -101,7 +107,9 @@ impl Task {
     fn need_image(&mut self, ctx: &mut Context<'_>, tools: &mut Tools<'_>) {
         self.tracker.image = ImageNeed::Waiting;
         let (image, task) = (&self.durable.assignment.spec.image, self.id());
-        tools.images.need(ctx, tools.calls, tools.timers, image, task);
+        tools
+            .images
+            .need(ctx, tools.calls, tools.timers, image, task);
     }
 
     fn begin_run(&mut self, ctx: &mut Context<'_>) {
@@ -109,9 +117,11 @@ impl Task {
         self.tracker.strikes = 0;
         self.tracker.running_since = ctx.now();
         self.tracker.health = Health::begin(check.as_ref(), ctx.now());
+        // One that has ended already is said to have run, and never to be ready.
+        let runs = self.tracker.handle.known == Container::Running;
         self.transition(ctx, |status| {
             status.state = TaskState::Running;
-            status.ready = check.is_none();
+            status.ready = runs && check.is_none();
         });
     }
 
@@ -121,7 +131,9 @@ impl Task {
         let grace = spec.stop_grace;
         let mut patience = tools.timers.runtime_timeout;
         let command = match verb {
-            Verb::Create => RuntimeCommand::Create { spec: self.container_spec(tools.node) },
+            Verb::Create => RuntimeCommand::Create {
+                spec: self.container_spec(tools.node),
+            },
             Verb::Start => RuntimeCommand::Start { id },
             Verb::Inspect => RuntimeCommand::Inspect { id },
             Verb::Stop => {
@@ -146,7 +158,10 @@ impl Task {
 
     /// Says once per instance that it is asked to stop, however often that has to be repeated.
     fn announce_stop(&mut self, ctx: &mut Context<'_>) {
-        self.tracker.handle.asked_to_stop_at.get_or_insert(ctx.now());
+        self.tracker
+            .handle
+            .asked_to_stop_at
+            .get_or_insert(ctx.now());
         if self.durable.stop_requested {
             return;
         }
@@ -163,12 +178,23 @@ impl Task {
 
     /// Managers want it to stop. Without a container that is done at once.
     fn begin_stop(&mut self, ctx: &mut Context<'_>, tools: &mut Tools<'_>) {
-        let reason = self.durable.assignment.reason.unwrap_or(Reason::TerminatedByOperator);
-        tools.images.release(&self.durable.assignment.spec.image, self.id());
+        let reason = self
+            .durable
+            .assignment
+            .reason
+            .unwrap_or(Reason::TerminatedByOperator);
+        tools
+            .images
+            .release(&self.durable.assignment.spec.image, self.id());
         if !self.is_live() {
             return self.finish(ctx, TaskState::Shutdown, reason, String::new());
         }
-        if self.tracker.handle.flight.is_some_and(|flight| flight.verb == Verb::Probe) {
+        if self
+            .tracker
+            .handle
+            .flight
+            .is_some_and(|flight| flight.verb == Verb::Probe)
+        {
             self.tracker.handle.abandon(tools.calls);
         }
         self.end_attempt(ctx, EndingCause::Ordered, reason, String::new());
@@ -186,7 +212,11 @@ impl Task {
         reason: Reason,
         message: String,
     ) {
-        self.durable.ending = Some(Ending { cause, reason, message });
+        self.durable.ending = Some(Ending {
+            cause,
+            reason,
+            message,
+        });
         self.dirty = true;
         let was_ready = self.durable.status.ready;
         if was_ready && cause != EndingCause::Ordered {
@@ -204,7 +234,10 @@ impl Task {
             _ => self.tracker.hinted_exit,
         };
         if let Some(exit) = exit {
-            ctx.notice(Notice::ExitObserved { instance: self.instance(), exit });
+            ctx.notice(Notice::ExitObserved {
+                instance: self.instance(),
+                exit,
+            });
             self.durable.status.exit = Some(exit);
         }
         match self.durable.ending.take() {
@@ -293,14 +326,19 @@ impl Task {
         tools: &mut Tools<'_>,
         result: Result<RuntimeReply, RuntimeError>,
     ) {
-        let Some(flight) = self.tracker.handle.flight.take() else { return };
+        let Some(flight) = self.tracker.handle.flight.take() else {
+            return;
+        };
         let timers = tools.timers;
         match flight.verb {
             Verb::Create => self.handle_created(ctx, timers, result),
             Verb::Start => self.handle_started(ctx, timers, result),
             Verb::Inspect => {
-                let result = self.disown(tools.node, result);
-                self.tracker.handle.handle_inspected(ctx, timers, &result);
+                if self.is_foreign(tools.node, &result) {
+                    self.tracker.handle.observe(Container::Absent);
+                } else {
+                    self.tracker.handle.handle_inspected(ctx, timers, &result);
+                }
                 self.note_look(ctx);
             }
             Verb::Stop => self.tracker.handle.handle_stopped(ctx, timers, &result),
@@ -310,17 +348,9 @@ impl Task {
     }
 
     /// A container that has our id but not our labels is somebody else's: for us there is none.
-    fn disown(
-        &self,
-        node: NodeId,
-        result: Result<RuntimeReply, RuntimeError>,
-    ) -> Result<RuntimeReply, RuntimeError> {
-        match &result {
-            Ok(RuntimeReply::State { container }) if !belongs_to(container, node, self.id()) => {
-                Err(RuntimeError::new(ErrorClass::NotFound, "the container is not ours"))
-            }
-            _ => result,
-        }
+    fn is_foreign(&self, node: NodeId, result: &Result<RuntimeReply, RuntimeError>) -> bool {
+        matches!(result, Ok(RuntimeReply::State { container })
+            if !belongs_to(container, node, self.id()))
     }
 
     /// After a look: counts how often a container that should be there was not, and announces one
@@ -330,7 +360,9 @@ impl Task {
         let tracker = &mut self.tracker;
         let is_missing = match tracker.handle.known {
             Container::Unknown => return,
-            Container::Absent => matches!(state, TaskState::Starting | TaskState::Running),
+            Container::Absent | Container::Missing => {
+                matches!(state, TaskState::Starting | TaskState::Running)
+            }
             Container::Created => state == TaskState::Running,
             Container::Running | Container::Exited(_) => false,
         };
@@ -340,10 +372,14 @@ impl Task {
             return;
         }
         tracker.absences = 0;
-        let runs_or_ran =
-            matches!(tracker.handle.known, Container::Running | Container::Exited(_));
+        let runs_or_ran = matches!(
+            tracker.handle.known,
+            Container::Running | Container::Exited(_)
+        );
         if std::mem::take(&mut tracker.to_adopt) && runs_or_ran && self.is_live() {
-            ctx.notice(Notice::InstanceAdopted { instance: self.instance() });
+            ctx.notice(Notice::InstanceAdopted {
+                instance: self.instance(),
+            });
         }
     }
 
@@ -414,22 +450,23 @@ impl Task {
         }
     }
 
-    fn handle_probed(
-        &mut self,
-        ctx: &mut Context<'_>,
-        result: Result<RuntimeReply, RuntimeError>,
-    ) {
+    fn handle_probed(&mut self, ctx: &mut Context<'_>, result: Result<RuntimeReply, RuntimeError>) {
         let healthy = match result {
             Ok(RuntimeReply::Probed { healthy }) => healthy,
             Err(error)
-                if matches!(error.class, ErrorClass::NotFound | ErrorClass::FailedPrecondition) =>
+                if matches!(
+                    error.class,
+                    ErrorClass::NotFound | ErrorClass::FailedPrecondition
+                ) =>
             {
                 return self.tracker.handle.suspect();
             }
             // A probe that could not run says nothing about the instance.
             _ => return,
         };
-        let Some(check) = self.durable.assignment.spec.health else { return };
+        let Some(check) = self.durable.assignment.spec.health else {
+            return;
+        };
         let since = self.tracker.running_since;
         match self.tracker.health.judge(&check, since, ctx.now(), healthy) {
             Judgement::Healthy if !self.durable.status.ready => {
@@ -465,7 +502,9 @@ impl Task {
             _ if is_last => TaskState::Failed,
             _ => return,
         };
-        tools.images.release(&self.durable.assignment.spec.image, self.id());
+        tools
+            .images
+            .release(&self.durable.assignment.spec.image, self.id());
         self.finish(ctx, to, Reason::ImagePullFailed, error.to_string());
     }
 
@@ -484,7 +523,10 @@ impl Task {
         match event {
             RuntimeEvent::Exited { exit, .. } => {
                 self.tracker.hinted_exit.get_or_insert(*exit);
-                self.look_again(tools, matches!(verb, Some(Verb::Start | Verb::Stop | Verb::Probe)));
+                self.look_again(
+                    tools,
+                    matches!(verb, Some(Verb::Start | Verb::Stop | Verb::Probe)),
+                );
             }
             // The answer to the start is on its way and says more.
             RuntimeEvent::Started { .. } if verb == Some(Verb::Start) => {}
@@ -537,7 +579,8 @@ impl Task {
                     ContainerStatus::Created => false,
                 };
                 let is_settled = verb.is_none() && state != TaskState::Creating;
-                if is_moot || is_settled || known == Container::Absent {
+                let is_news = matches!(known, Container::Absent | Container::Missing);
+                if is_moot || is_settled || is_news {
                     self.look_again(tools, is_moot);
                 }
                 Sighting::Doubtful
@@ -551,7 +594,10 @@ impl Task {
     /// have: then it is looked for.
     pub fn handle_unlisted(&mut self) -> bool {
         let expected = matches!(self.state(), TaskState::Running | TaskState::Starting)
-            && matches!(self.tracker.handle.known, Container::Created | Container::Running);
+            && matches!(
+                self.tracker.handle.known,
+                Container::Created | Container::Running
+            );
         let is_missed = expected && self.tracker.handle.flight.is_none();
         if is_missed {
             self.tracker.handle.suspect();

@@ -80,7 +80,9 @@ impl Elections {
 
     pub fn next_deadline(&self) -> Instant {
         let electors = self.electors.values().map(Elector::next_deadline).min();
-        electors.unwrap_or(Instant::NEVER).min(self.requests.next_deadline())
+        electors
+            .unwrap_or(Instant::NEVER)
+            .min(self.requests.next_deadline())
     }
 
     /// Where requests go, for what they have in common with the session.
@@ -92,20 +94,26 @@ impl Elections {
     pub fn follow(&mut self, ctx: &mut Context<'_>, calls: &mut Calls, task: &Task) {
         let spec = task.durable.assignment.spec.election.as_ref();
         let Some(spec) = spec else { return };
-        let current = self.electors.get(&task.id()).map(|elector| elector.instance);
+        let current = self
+            .electors
+            .get(&task.id())
+            .map(|elector| elector.instance);
         let wanted = task.is_acting().then(|| task.instance());
         if current == wanted {
             return;
         }
         self.dismiss(ctx, calls, task.id());
         if let Some(instance) = wanted {
-            self.electors.insert(task.id(), Elector::new(instance, spec.clone(), ctx.now()));
+            self.electors
+                .insert(task.id(), Elector::new(instance, spec.clone(), ctx.now()));
         }
     }
 
     /// An instance no longer takes part; what it held is given back.
     pub fn dismiss(&mut self, ctx: &mut Context<'_>, calls: &mut Calls, task: TaskId) {
-        let Some(mut elector) = self.electors.remove(&task) else { return };
+        let Some(mut elector) = self.electors.remove(&task) else {
+            return;
+        };
         let is_locking = elector.lock.is_some();
         if let Some((call, _)) = elector.lock.take() {
             calls.close(call);
@@ -125,7 +133,12 @@ impl Elections {
                 // Nobody waits for the answer: an unknown call is what it will be.
                 let (call, holder) = (calls.open(Caller::Lock(task)), elector.holder());
                 calls.close(call);
-                ctx.lock(LockRequest { call, volume: volume.clone(), holder, take: false });
+                ctx.lock(LockRequest {
+                    call,
+                    volume: volume.clone(),
+                    holder,
+                    take: false,
+                });
             }
             ElectionBackend::LockFile { .. } => {}
         }
@@ -135,8 +148,12 @@ impl Elections {
     pub fn handle_timer(&mut self, ctx: &mut Context<'_>, calls: &mut Calls, timers: &Timers) {
         self.requests.handle_timer(ctx);
         let due = |elector: &Elector| elector.next_deadline() <= ctx.now();
-        let due: Vec<TaskId> =
-            self.electors.iter().filter(|(_, e)| due(e)).map(|(task, _)| *task).collect();
+        let due: Vec<TaskId> = self
+            .electors
+            .iter()
+            .filter(|(_, e)| due(e))
+            .map(|(task, _)| *task)
+            .collect();
         for task in due {
             if let Some(mut elector) = self.electors.remove(&task) {
                 self.step(ctx, calls, timers, &mut elector);
@@ -190,7 +207,12 @@ impl Elections {
         let call = calls.open(Caller::Lock(elector.instance.task));
         elector.lock = Some((call, ctx.now() + timers.runtime_timeout));
         let (volume, holder) = (volume.clone(), elector.holder());
-        ctx.lock(LockRequest { call, volume, holder, take: true });
+        ctx.lock(LockRequest {
+            call,
+            volume,
+            holder,
+            take: true,
+        });
     }
 
     fn acquire(&mut self, ctx: &mut Context<'_>, elector: &mut Elector) {
@@ -202,26 +224,41 @@ impl Elections {
             }
             self.give_up(elector.acquire.take());
         }
-        let operation = Operation::LeaseAcquire { lease, holder: elector.holder(), ttl };
+        let operation = Operation::LeaseAcquire {
+            lease,
+            holder: elector.holder(),
+            ttl,
+        };
         elector.acquire = Some(self.ask(ctx, elector, Purpose::Acquire, operation));
     }
 
     fn renew(&mut self, ctx: &mut Context<'_>, elector: &mut Elector) {
         let token = elector.term.as_ref().and_then(|term| term.token);
-        let Some(token) = token.filter(|_| elector.renew.is_none()) else { return };
-        let operation = Operation::LeaseRenew { lease: elector.spec.lease.clone(), token };
+        let Some(token) = token.filter(|_| elector.renew.is_none()) else {
+            return;
+        };
+        let operation = Operation::LeaseRenew {
+            lease: elector.spec.lease.clone(),
+            token,
+        };
         elector.renew = Some(self.ask(ctx, elector, Purpose::Renew, operation));
     }
 
     /// Does what only the holder may do: a write that carries its token.
     fn act(&mut self, ctx: &mut Context<'_>, elector: &mut Elector) {
-        let Some(term) = elector.term.as_mut().filter(|_| elector.act.is_none()) else { return };
+        let Some(term) = elector.term.as_mut().filter(|_| elector.act.is_none()) else {
+            return;
+        };
         term.acts += 1;
         let (holder, lease) = (elector.instance.to_string(), elector.spec.lease.clone());
         let operation = Operation::Put {
             key: format!("lease/{lease}"),
             value: format!("{holder}#{}", term.acts),
-            claim: Some(Claim { lease, holder, token: term.token }),
+            claim: Some(Claim {
+                lease,
+                holder,
+                token: term.token,
+            }),
         };
         elector.act = Some(self.ask(ctx, elector, Purpose::Act, operation));
     }
@@ -234,7 +271,10 @@ impl Elections {
         operation: Operation,
     ) -> Asked {
         let sequence = self.submit(ctx, Some((elector.instance.task, purpose)), operation);
-        Asked { sequence, at: ctx.now() }
+        Asked {
+            sequence,
+            at: ctx.now(),
+        }
     }
 
     fn submit(
@@ -259,16 +299,15 @@ impl Elections {
     }
 
     /// The managers answered a request.
-    pub fn handle_response(
-        &mut self,
-        ctx: &mut Context<'_>,
-        from: NodeId,
-        completion: Completion,
-    ) {
-        let Some(answer) = self.requests.handle_response(from, completion) else { return };
+    pub fn handle_response(&mut self, ctx: &mut Context<'_>, from: NodeId, completion: Completion) {
+        let Some(answer) = self.requests.handle_response(from, completion) else {
+            return;
+        };
         let asked = self.asked.remove(&answer.id.sequence);
         let Some((task, purpose)) = asked else { return };
-        let Some(mut elector) = self.electors.remove(&task) else { return };
+        let Some(mut elector) = self.electors.remove(&task) else {
+            return;
+        };
         match purpose {
             Purpose::Acquire => handle_acquired(ctx, &mut elector, &answer.result),
             Purpose::Renew => self.handle_renewed(ctx, &mut elector, &answer.result),
@@ -288,7 +327,9 @@ impl Elections {
         elector: &mut Elector,
         result: &Result<Outcome, OperationError>,
     ) {
-        let Some(asked) = elector.renew.take() else { return };
+        let Some(asked) = elector.renew.take() else {
+            return;
+        };
         match (result, &mut elector.term) {
             (Ok(Outcome::Done { .. } | Outcome::Granted { .. }), Some(term)) => {
                 term.until = term.until.max(asked.at + elector.spec.ttl);
@@ -299,7 +340,9 @@ impl Elections {
 
     /// A lock request was answered.
     pub fn handle_lock(&mut self, ctx: &mut Context<'_>, task: TaskId, reply: &LockReply) {
-        let Some(elector) = self.electors.get_mut(&task) else { return };
+        let Some(elector) = self.electors.get_mut(&task) else {
+            return;
+        };
         elector.lock = None;
         if *reply == LockReply::Done && elector.term.is_none() {
             elector.win(ctx, None, Instant::NEVER);
@@ -323,7 +366,9 @@ fn handle_acquired(
     elector: &mut Elector,
     result: &Result<Outcome, OperationError>,
 ) {
-    let Some(asked) = elector.acquire.take() else { return };
+    let Some(asked) = elector.acquire.take() else {
+        return;
+    };
     let until = asked.at + elector.spec.ttl;
     if let Ok(Outcome::Granted { token }) = result
         && until > ctx.now()
@@ -358,9 +403,17 @@ impl Elector {
 
     /// The instance holds the lease; it acts at once.
     fn win(&mut self, ctx: &mut Context<'_>, token: Option<FencingToken>, until: Instant) {
-        self.term = Some(Term { token, until, acts: 0 });
+        self.term = Some(Term {
+            token,
+            until,
+            acts: 0,
+        });
         self.next_at = ctx.now();
         let (lease, instance) = (self.spec.lease.clone(), self.instance);
-        ctx.notice(Notice::LeaseWon { lease, instance, token });
+        ctx.notice(Notice::LeaseWon {
+            lease,
+            instance,
+            token,
+        });
     }
 }

@@ -28,7 +28,10 @@ impl Health {
     /// An instance runs since `now`: nothing is known yet.
     pub fn begin(check: Option<&HealthCheck>, now: Instant) -> Self {
         let probe_at = check.map_or(Instant::NEVER, |check| now + check.interval);
-        Health { failures: 0, probe_at }
+        Health {
+            failures: 0,
+            probe_at,
+        }
     }
 
     /// A probe was sent.
@@ -52,7 +55,11 @@ impl Health {
             return Judgement::None;
         }
         self.failures += 1;
-        if self.failures >= check.failures_max.max(1) { Judgement::Failed } else { Judgement::None }
+        if self.failures >= check.failures_max.max(1) {
+            Judgement::Failed
+        } else {
+            Judgement::None
+        }
     }
 }
 
@@ -70,7 +77,12 @@ mod tests {
     };
 
     fn judge(health: &mut Health, second: u64, healthy: bool) -> Judgement {
-        health.judge(&CHECK, Instant::ZERO, Instant(second * 1_000_000_000), healthy)
+        health.judge(
+            &CHECK,
+            Instant::ZERO,
+            Instant(second * 1_000_000_000),
+            healthy,
+        )
     }
 
     #[test]
@@ -90,6 +102,10 @@ mod tests {
         for second in 1..5 {
             assert_eq!(judge(&mut health, second, false), Judgement::None);
         }
-        assert_eq!(judge(&mut health, 5, false), Judgement::None, "the first one that counts");
+        assert_eq!(
+            judge(&mut health, 5, false),
+            Judgement::None,
+            "the first one that counts"
+        );
     }
 }

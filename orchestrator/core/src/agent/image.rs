@@ -44,7 +44,11 @@ pub(super) struct Images {
 
 impl Images {
     pub fn next_deadline(&self) -> Instant {
-        self.pulls.values().map(Pull::deadline).min().unwrap_or(Instant::NEVER)
+        self.pulls
+            .values()
+            .map(Pull::deadline)
+            .min()
+            .unwrap_or(Instant::NEVER)
     }
 
     /// A task needs an image. It is told when the next pull has ended.
@@ -108,7 +112,11 @@ impl Images {
         match result {
             Ok(_) => {
                 let tasks = self.pulls.remove(image)?.waiting;
-                Some(Pulled { image: image.clone(), tasks, error: None })
+                Some(Pulled {
+                    image: image.clone(),
+                    tasks,
+                    error: None,
+                })
             }
             Err(error) => Some(failed(image, pull, error)),
         }
@@ -123,7 +131,9 @@ impl Images {
         image: &ImageReference,
         class: ErrorClass,
     ) {
-        let Some(pull) = self.pulls.get_mut(image) else { return };
+        let Some(pull) = self.pulls.get_mut(image) else {
+            return;
+        };
         if pull.waiting.is_empty() {
             self.pulls.remove(image);
             return;
@@ -143,7 +153,11 @@ fn failed(image: &ImageReference, pull: &mut Pull, error: RuntimeError) -> Pulle
     pull.failures = pull.failures.saturating_add(1);
     // Not again before the caller has postponed it.
     pull.retry_at = Instant::NEVER;
-    Pulled { image: image.clone(), tasks: pull.waiting.clone(), error: Some(error) }
+    Pulled {
+        image: image.clone(),
+        tasks: pull.waiting.clone(),
+        error: Some(error),
+    }
 }
 
 fn begin(
@@ -155,5 +169,10 @@ fn begin(
 ) {
     let call = calls.open(Caller::Image(image.clone()));
     pull.flight = Some((call, ctx.now() + timers.pull_timeout));
-    ctx.call(call, RuntimeCommand::Pull { image: image.clone() });
+    ctx.call(
+        call,
+        RuntimeCommand::Pull {
+            image: image.clone(),
+        },
+    );
 }

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand_chacha::ChaCha8Rng;
 use wavetank_model::{
-    Epoch, Incarnation, InstanceId, Instant, NodeId, Notice, Resources, Revision, SessionId, TaskId,
-    Timers,
+    Epoch, Incarnation, InstanceId, Instant, NodeId, Notice, Resources, Revision, SessionId,
+    TaskId, Timers,
 };
 use wavetank_port::{ContainerState, RuntimeError, RuntimeEvent, RuntimeReply};
 
@@ -107,11 +107,16 @@ impl Agent {
             .into_iter()
             .map(|(id, durable)| (id, Task::recovered(durable, now)))
             .collect();
-        let unreported =
-            tasks.iter().filter(|(_, task)| task.has_news).map(|(id, _)| *id).collect();
+        let unreported = tasks
+            .iter()
+            .filter(|(_, task)| task.has_news)
+            .map(|(id, _)| *id)
+            .collect();
         let first = draw_below(rng, config.managers.len() as u64);
-        let first =
-            usize::try_from(first).ok().and_then(|first| config.managers.get(first)).copied();
+        let first = usize::try_from(first)
+            .ok()
+            .and_then(|first| config.managers.get(first))
+            .copied();
         let requests = Requests::new(
             config.id,
             config.incarnation,
@@ -121,7 +126,9 @@ impl Agent {
         );
         Ok(Agent {
             session: Session::new(first, now),
-            fence: Fence { seen: recovered.seen },
+            fence: Fence {
+                seen: recovered.seen,
+            },
             fence_is_dirty: false,
             images: Images::default(),
             observer: Observer::new(now),
@@ -130,7 +137,11 @@ impl Agent {
             elections: Elections::new(requests),
             calls: Calls::default(),
             touched: tasks.keys().copied().collect(),
-            tasks_deadline: now,
+            tasks_deadline: if tasks.is_empty() {
+                Instant::NEVER
+            } else {
+                now
+            },
             deadline: now,
             tasks,
             config,
@@ -141,17 +152,20 @@ impl Agent {
         let now = ctx.now();
         let timers = &self.config.timers;
         if self.session.next_deadline(timers.session_timeout) <= now {
-            self.session.handle_timer(ctx, &self.config, self.fence.seen);
+            self.session
+                .handle_timer(ctx, &self.config, self.fence.seen);
         }
         if self.tasks_deadline <= now {
             self.wake_tasks(ctx);
         }
         let timers = &self.config.timers;
         if self.observer.next_deadline() <= now {
-            self.observer.handle_timer(ctx, &mut self.calls, self.config.id, timers);
+            self.observer
+                .handle_timer(ctx, &mut self.calls, self.config.id, timers);
         }
         if self.orphans.next_deadline() <= now {
-            self.touched.extend(self.orphans.handle_timer(ctx, &mut self.calls, timers));
+            self.touched
+                .extend(self.orphans.handle_timer(ctx, &mut self.calls, timers));
         }
         if self.elections.next_deadline() <= now {
             self.elections.handle_timer(ctx, &mut self.calls, timers);
@@ -169,8 +183,12 @@ impl Agent {
 
     fn wake_tasks(&mut self, ctx: &mut Context<'_>) {
         let due = |task: &Task| task.next_deadline() <= ctx.now();
-        let due: Vec<TaskId> =
-            self.tasks.iter().filter(|(_, task)| due(task)).map(|(id, _)| *id).collect();
+        let due: Vec<TaskId> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| due(task))
+            .map(|(id, _)| *id)
+            .collect();
         for id in due {
             self.with_task(id, |task, tools| task.handle_timer(ctx, tools));
         }
@@ -198,24 +216,36 @@ impl Agent {
             Message::HeartbeatAcknowledged { session } => {
                 self.session.handle_acknowledged(ctx.now(), session);
             }
-            Message::Assignments { session, epoch, revision, tasks } => {
+            Message::Assignments {
+                session,
+                epoch,
+                revision,
+                tasks,
+            } => {
                 self.handle_assignments(ctx, session, (epoch, revision), tasks);
             }
             Message::ReportAcknowledged { session, through } => {
                 self.handle_confirmed(ctx, session, through);
             }
             Message::Response { id, result } => {
-                self.elections.handle_response(ctx, from, Completion { id, result });
+                self.elections
+                    .handle_response(ctx, from, Completion { id, result });
             }
-            Message::Registered { incarnation, session, epoch } => {
+            Message::Registered {
+                incarnation,
+                session,
+                epoch,
+            } => {
                 let answer = (incarnation, session, epoch);
                 self.handle_registered(ctx, from, answer);
             }
             Message::SessionUnknown { session } => {
-                self.session.handle_unknown(ctx, &self.config, from, session);
+                self.session
+                    .handle_unknown(ctx, &self.config, from, session);
             }
             Message::Redirect { leader } => {
-                self.session.handle_redirect(ctx, &self.config, from, leader);
+                self.session
+                    .handle_redirect(ctx, &self.config, from, leader);
                 self.elections.requests().handle_redirect(ctx, from, leader);
             }
             // Meant for managers.
@@ -236,7 +266,9 @@ impl Agent {
         answer: (Incarnation, SessionId, Epoch),
     ) {
         let seen = self.fence.seen;
-        let change = self.session.handle_registered(ctx, &self.config, from, answer, seen);
+        let change = self
+            .session
+            .handle_registered(ctx, &self.config, from, answer, seen);
         if let SessionChange::Opened { manager } = change {
             self.elections.requests().prefer(manager);
             self.send_all_reports(ctx);
@@ -252,9 +284,7 @@ impl Agent {
     ) {
         let is_first = self.fence.seen.is_none();
         let is_current = self.session.is(session) || self.fence.seen > Some(age);
-        if !is_current
-            || self.fence.judge(ctx, age, set.len()) != assignments::Verdict::Accepted
-        {
+        if !is_current || self.fence.judge(ctx, age, set.len()) != assignments::Verdict::Accepted {
             return;
         }
         self.fence_is_dirty = true;
@@ -262,7 +292,8 @@ impl Agent {
             // Only now can a listing tell which containers nobody owns.
             self.observer.hurry(ctx.now());
         }
-        self.touched.extend(assignments::apply(&mut self.tasks, set, ctx.now()));
+        self.touched
+            .extend(assignments::apply(&mut self.tasks, set, ctx.now()));
     }
 
     fn handle_confirmed(
@@ -275,8 +306,12 @@ impl Agent {
             return;
         }
         for (id, sequence) in through {
-            let Some(task) = self.tasks.get_mut(&id) else { continue };
-            let Some(sequence) = task.acknowledge(sequence) else { continue };
+            let Some(task) = self.tasks.get_mut(&id) else {
+                continue;
+            };
+            let Some(sequence) = task.acknowledge(sequence) else {
+                continue;
+            };
             ctx.notice(Notice::ReportAcknowledged { task: id, sequence });
             if task.durable.unacknowledged.is_empty() {
                 self.reports.settle(id);
@@ -287,7 +322,8 @@ impl Agent {
 
     fn send_all_reports(&mut self, ctx: &mut Context<'_>) {
         if let Some(session) = self.session.open() {
-            self.reports.send_all(ctx, &self.config.timers, session, &self.tasks);
+            self.reports
+                .send_all(ctx, &self.config.timers, session, &self.tasks);
         }
     }
 
@@ -313,7 +349,9 @@ impl Agent {
             }
             Some(Caller::Orphan(id)) => {
                 let config = (self.config.id, &self.config.timers);
-                let freed = self.orphans.handle_reply(ctx, &mut self.calls, config, &id, &result);
+                let freed = self
+                    .orphans
+                    .handle_reply(ctx, &mut self.calls, config, &id, &result);
                 self.touched.extend(freed);
             }
             // Given up before, or no runtime call: the answer says nothing.
@@ -327,7 +365,8 @@ impl Agent {
             self.with_task(id, |task, tools| task.handle_pulled(ctx, tools, error));
         }
         if let Some(error) = pulled.error {
-            self.images.postpone(ctx, &self.config.timers, &pulled.image, error.class);
+            self.images
+                .postpone(ctx, &self.config.timers, &pulled.image, error.class);
         }
     }
 
@@ -337,9 +376,7 @@ impl Agent {
         let round = self.observer.round;
         for container in containers {
             let instance = InstanceId::of_container(&container.id);
-            let sighting = instance.and_then(|instance| {
-                self.sight(instance, container, round)
-            });
+            let sighting = instance.and_then(|instance| self.sight(instance, container, round));
             match sighting {
                 Some(Sighting::Expected | Sighting::Doubtful) => {}
                 Some(Sighting::Orphan) => self.orphans.note(ctx, &container.id),
@@ -358,7 +395,8 @@ impl Agent {
             self.touched.extend(self.tasks.keys().copied());
         }
         let timers = &self.config.timers;
-        self.touched.extend(self.orphans.handle_timer(ctx, &mut self.calls, timers));
+        self.touched
+            .extend(self.orphans.handle_timer(ctx, &mut self.calls, timers));
     }
 
     fn sight(
@@ -438,7 +476,8 @@ impl Agent {
             }
         }
         if let Some(session) = self.session.open() {
-            self.reports.send(ctx, &self.config.timers, session, &self.tasks, &news);
+            self.reports
+                .send(ctx, &self.config.timers, session, &self.tasks, &news);
         }
         let wake_at = self.tasks.values().map(Task::next_deadline).min();
         self.tasks_deadline = wake_at.unwrap_or(Instant::NEVER);
@@ -452,7 +491,9 @@ impl Agent {
         };
         let fate = self.with_task(id, |task, tools| task.drive(ctx, tools, around));
         self.touched.remove(&id);
-        let Some(task) = self.tasks.get_mut(&id) else { return false };
+        let Some(task) = self.tasks.get_mut(&id) else {
+            return false;
+        };
         self.elections.follow(ctx, &mut self.calls, task);
         if fate == Some(Fate::Forgotten) {
             self.tasks.remove(&id);
@@ -477,7 +518,11 @@ impl Process for Agent {
             Input::Timer => self.handle_timer(ctx),
             Input::Message { from, message } => self.handle_message(ctx, from, message),
             Input::Undecodable { from, kind, error } => {
-                ctx.notice(Notice::Undecodable { from, message: kind.to_owned(), error });
+                ctx.notice(Notice::Undecodable {
+                    from,
+                    message: kind.to_owned(),
+                    error,
+                });
             }
             Input::ConnectionLost { peer } => {
                 self.session.handle_connection_lost(ctx, &self.config, peer);

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use wavetank_model::{Instant, NodeId, Notice, TaskId, Timers};
 use wavetank_port::{
-    ContainerState, ContainerStatus, ErrorClass, ExitCode, ExitStatus, RuntimeCommand, RuntimeError,
-    RuntimeReply,
+    ContainerState, ContainerStatus, ErrorClass, ExitCode, ExitStatus, RuntimeCommand,
+    RuntimeError, RuntimeReply,
 };
 
 use super::calls::{Caller, Calls, Flight, Retry, Verb};
@@ -31,7 +31,9 @@ pub(super) const LABEL_GRACE: &str = "wavetank.stop-grace-ms";
 pub(super) enum Container {
     /// Nobody looked since something may have happened.
     Unknown,
-    /// It does not exist.
+    /// A look did not find it. Only an attempt to remove it proves that it is gone.
+    Missing,
+    /// It does not exist: it was never created, or there was nothing left to remove.
     Absent,
     /// Its process has not run.
     Created,
@@ -44,7 +46,11 @@ pub(super) enum Container {
 impl Container {
     /// What a runtime's words say.
     pub fn read(state: &ContainerState) -> Self {
-        let unknown = ExitStatus { code: ExitCode::Unknown, exited_at: None, oom_killed: false };
+        let unknown = ExitStatus {
+            code: ExitCode::Unknown,
+            exited_at: None,
+            oom_killed: false,
+        };
         match state.status {
             ContainerStatus::Created => Container::Created,
             ContainerStatus::Running | ContainerStatus::Paused => Container::Running,
@@ -89,7 +95,11 @@ impl Handle {
         command: RuntimeCommand,
         patience: Duration,
     ) {
-        self.flight = Some(Flight { call, verb, deadline: ctx.now() + patience });
+        self.flight = Some(Flight {
+            call,
+            verb,
+            deadline: ctx.now() + patience,
+        });
         self.doubt = false;
         ctx.call(call, command);
     }
@@ -113,7 +123,11 @@ impl Handle {
     pub fn observe(&mut self, container: Container) {
         let doubted = std::mem::take(&mut self.doubt);
         let final_word = matches!(container, Container::Exited(_));
-        self.known = if doubted && !final_word { Container::Unknown } else { container };
+        self.known = if doubted && !final_word {
+            Container::Unknown
+        } else {
+            container
+        };
         self.looks.clear();
         if matches!(container, Container::Exited(_) | Container::Absent) {
             self.changes.clear();
@@ -136,7 +150,7 @@ impl Handle {
         match result {
             Ok(RuntimeReply::State { container }) => self.observe(Container::read(container)),
             Ok(_) => self.fail_look(ctx, timers, ErrorClass::Unknown),
-            Err(error) if error.class == ErrorClass::NotFound => self.observe(Container::Absent),
+            Err(error) if error.class == ErrorClass::NotFound => self.observe(Container::Missing),
             Err(error) => self.fail_look(ctx, timers, error.class),
         }
     }
@@ -157,12 +171,16 @@ impl Handle {
         self.fail_change(ctx, timers);
         // Whether a slow runtime passed the signal on is unknown; any other error means it did not
         // and the grace has not begun.
-        if result.as_ref().is_err_and(|error| error.class != ErrorClass::DeadlineExceeded) {
+        if result
+            .as_ref()
+            .is_err_and(|error| error.class != ErrorClass::DeadlineExceeded)
+        {
             self.asked_to_stop_at = None;
         }
     }
 
-    /// A removal was answered. The removal of something that is gone has succeeded.
+    /// A removal was answered. The removal of something that is gone has succeeded; something that
+    /// was missing and cannot be removed because it runs was not missing at all.
     pub fn handle_deleted(
         &mut self,
         ctx: &mut Context<'_>,
@@ -172,6 +190,7 @@ impl Handle {
         match result {
             Ok(_) => self.observe(Container::Absent),
             Err(error) if error.class == ErrorClass::NotFound => self.observe(Container::Absent),
+            Err(_) if self.known == Container::Missing => self.fail_change(ctx, timers),
             Err(_) => self.changes.fail(ctx.now(), timers, ctx.rng()),
         }
     }
@@ -202,7 +221,12 @@ pub(super) struct Observer {
 impl Observer {
     /// The first listing is due at once.
     pub fn new(now: Instant) -> Self {
-        Observer { flight: None, next_at: now, round: 0, has_compared: false }
+        Observer {
+            flight: None,
+            next_at: now,
+            round: 0,
+            has_compared: false,
+        }
     }
 
     pub fn next_deadline(&self) -> Instant {
@@ -222,7 +246,9 @@ impl Observer {
         {
             calls.close(call);
             self.flight = None;
-            ctx.notice(Notice::ObservationFailed { class: ErrorClass::DeadlineExceeded });
+            ctx.notice(Notice::ObservationFailed {
+                class: ErrorClass::DeadlineExceeded,
+            });
             self.next_at = self.next_at.max(ctx.now() + timers.request_retry);
         }
         if self.flight.is_some() || self.next_at > ctx.now() {
@@ -254,7 +280,9 @@ impl Observer {
                 Some(containers)
             }
             Ok(_) => {
-                ctx.notice(Notice::ObservationFailed { class: ErrorClass::Unknown });
+                ctx.notice(Notice::ObservationFailed {
+                    class: ErrorClass::Unknown,
+                });
                 None
             }
             Err(error) => {
@@ -268,7 +296,10 @@ impl Observer {
 /// True if a container carries the labels of this node's task.
 pub(super) fn belongs_to(state: &ContainerState, node: NodeId, task: TaskId) -> bool {
     let is = |label: &str, value: &dyn std::fmt::Display| {
-        state.labels.get(label).is_some_and(|found| *found == value.to_string())
+        state
+            .labels
+            .get(label)
+            .is_some_and(|found| *found == value.to_string())
     };
     is(LABEL_NODE, &node) && is(LABEL_TASK, &task)
 }

@@ -37,7 +37,11 @@ pub(super) struct Orphans {
 impl Orphans {
     pub fn next_deadline(&self) -> Instant {
         let wake_at = |orphan: &Orphan| orphan.wake_at;
-        self.orphans.values().map(wake_at).min().unwrap_or(Instant::NEVER)
+        self.orphans
+            .values()
+            .map(wake_at)
+            .min()
+            .unwrap_or(Instant::NEVER)
     }
 
     /// True if a container of another attempt of this task is still on its way out.
@@ -66,8 +70,12 @@ impl Orphans {
     ) -> Vec<TaskId> {
         let now = ctx.now();
         let due = |orphan: &Orphan| orphan.wake_at <= now;
-        let due: Vec<ContainerId> =
-            self.orphans.iter().filter(|(_, o)| due(o)).map(|(id, _)| id.clone()).collect();
+        let due: Vec<ContainerId> = self
+            .orphans
+            .iter()
+            .filter(|(_, o)| due(o))
+            .map(|(id, _)| id.clone())
+            .collect();
         let mut freed = Vec::new();
         for id in due {
             if let Some(orphan) = self.orphans.get_mut(&id)
@@ -99,7 +107,9 @@ impl Orphans {
             Verb::Delete { .. } => {
                 orphan.handle.handle_deleted(ctx, timers, result);
                 if result.is_ok() {
-                    ctx.notice(Notice::OrphanRemoved { container: id.clone() });
+                    ctx.notice(Notice::OrphanRemoved {
+                        container: id.clone(),
+                    });
                 }
             }
             Verb::Create | Verb::Start | Verb::Probe => {}
@@ -120,8 +130,12 @@ impl Orphans {
             orphan.wake_at = flight.deadline;
             return None;
         }
-        let step =
-            stop::next_step(&orphan.handle, orphan.grace, timers.runtime_timeout, ctx.now());
+        let step = stop::next_step(
+            &orphan.handle,
+            orphan.grace,
+            timers.runtime_timeout,
+            ctx.now(),
+        );
         match step {
             None => {
                 self.orphans.remove(id);
@@ -152,7 +166,10 @@ impl Orphan {
             if container.labels.get(LABEL_NODE) != Some(&node.to_string()) {
                 return self.handle.observe(Container::Absent);
             }
-            let grace = container.labels.get(LABEL_GRACE).and_then(|text| text.parse().ok());
+            let grace = container
+                .labels
+                .get(LABEL_GRACE)
+                .and_then(|text| text.parse().ok());
             self.grace = grace.map_or(GRACE_DEFAULT, Duration::from_millis);
         }
         self.handle.handle_inspected(ctx, timers, result);
@@ -171,9 +188,15 @@ impl Orphan {
             Verb::Stop => {
                 patience = patience.saturating_add(self.grace);
                 self.announce_stop(ctx, id);
-                RuntimeCommand::Stop { id: id.clone(), grace: self.grace }
+                RuntimeCommand::Stop {
+                    id: id.clone(),
+                    grace: self.grace,
+                }
             }
-            Verb::Delete { force } => RuntimeCommand::Delete { id: id.clone(), force },
+            Verb::Delete { force } => RuntimeCommand::Delete {
+                id: id.clone(),
+                force,
+            },
             _ => RuntimeCommand::Inspect { id: id.clone() },
         };
         let call = calls.open(Caller::Orphan(id.clone()));
@@ -187,7 +210,11 @@ impl Orphan {
         if let Some(instance) = instance {
             self.announced = true;
             let (grace, reason) = (self.grace, Reason::TerminatedByOperator);
-            ctx.notice(Notice::StopRequested { instance, grace, reason });
+            ctx.notice(Notice::StopRequested {
+                instance,
+                grace,
+                reason,
+            });
         }
     }
 }

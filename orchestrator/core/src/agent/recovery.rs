@@ -112,7 +112,10 @@ mod tests {
     }
 
     fn revision(stored: Vec<Stored>) -> Option<u64> {
-        recover(stored).ok().and_then(|found| found.seen).map(|(_, revision)| revision.0)
+        recover(stored)
+            .ok()
+            .and_then(|found| found.seen)
+            .map(|(_, revision)| revision.0)
     }
 
     #[test]
@@ -127,7 +130,11 @@ mod tests {
 
     #[test]
     fn a_managers_disk_is_refused() {
-        let record = Record::HardState { term: 1, vote: 1, commit: 1 };
+        let record = Record::HardState {
+            term: 1,
+            vote: 1,
+            commit: 1,
+        };
         assert!(recover(vec![Stored::Intact(record)]).is_err());
     }
 }

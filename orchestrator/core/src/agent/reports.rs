@@ -26,7 +26,10 @@ pub(super) struct Reports {
 
 impl Reports {
     pub fn new(pending: BTreeSet<TaskId>) -> Self {
-        Reports { pending, resend_at: Instant::NEVER }
+        Reports {
+            pending,
+            resend_at: Instant::NEVER,
+        }
     }
 
     pub fn next_deadline(&self) -> Instant {

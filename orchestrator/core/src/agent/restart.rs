@@ -52,7 +52,10 @@ mod tests {
     use super::*;
 
     fn policy(condition: RestartCondition) -> RestartPolicy {
-        let backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+        let backoff = Backoff {
+            base: Duration::from_secs(1),
+            cap: Duration::from_secs(60),
+        };
         RestartPolicy {
             condition,
             restarts_max: 2,
@@ -74,25 +77,41 @@ mod tests {
         let policy = policy(RestartCondition::OnFailure);
         let failure = Some(Reason::ExitedNonZero);
         assert_eq!(judge(&policy, 9, None), Verdict::Complete);
-        assert_eq!(judge(&policy, 1, failure), Verdict::Again(Reason::ExitedNonZero));
-        assert_eq!(judge(&policy, 2, failure), Verdict::Failed(Reason::CrashLoopBackoff));
+        assert_eq!(
+            judge(&policy, 1, failure),
+            Verdict::Again(Reason::ExitedNonZero)
+        );
+        assert_eq!(
+            judge(&policy, 2, failure),
+            Verdict::Failed(Reason::CrashLoopBackoff)
+        );
     }
 
     #[test]
     fn always_restarts_after_a_success_too() {
         let policy = policy(RestartCondition::Always);
         assert_eq!(judge(&policy, 0, None), Verdict::Again(Reason::ExitedEarly));
-        assert_eq!(judge(&policy, 2, None), Verdict::Failed(Reason::CrashLoopBackoff));
+        assert_eq!(
+            judge(&policy, 2, None),
+            Verdict::Failed(Reason::CrashLoopBackoff)
+        );
     }
 
     #[test]
     fn a_code_of_137_is_no_proof_of_too_little_memory() {
-        let mut exit =
-            ExitStatus { code: ExitCode::Known(137), exited_at: None, oom_killed: false };
+        let mut exit = ExitStatus {
+            code: ExitCode::Known(137),
+            exited_at: None,
+            oom_killed: false,
+        };
         assert_eq!(failure_of(exit), Some(Reason::ExitedNonZero));
         exit.oom_killed = true;
         assert_eq!(failure_of(exit), Some(Reason::OomKilled));
-        exit = ExitStatus { code: ExitCode::Unknown, exited_at: None, oom_killed: false };
+        exit = ExitStatus {
+            code: ExitCode::Unknown,
+            exited_at: None,
+            oom_killed: false,
+        };
         assert_eq!(failure_of(exit), Some(Reason::ExitUnknown));
     }
 }

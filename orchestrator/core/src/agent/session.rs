@@ -51,15 +51,22 @@ pub(super) struct Session {
 impl Session {
     /// Asks the given manager first.
     pub fn new(first: Option<NodeId>, now: Instant) -> Self {
-        let state =
-            first.map_or(State::Nobody, |manager| State::Waiting { manager, until: now });
-        Session { state, hints_followed: 0 }
+        let state = first.map_or(State::Nobody, |manager| State::Waiting {
+            manager,
+            until: now,
+        });
+        Session {
+            state,
+            hints_followed: 0,
+        }
     }
 
     /// The open session, with its manager.
     pub fn open(&self) -> Option<(SessionId, NodeId)> {
         match self.state {
-            State::Open { manager, session, .. } => Some((session, manager)),
+            State::Open {
+                manager, session, ..
+            } => Some((session, manager)),
             _ => None,
         }
     }
@@ -72,7 +79,11 @@ impl Session {
     pub fn next_deadline(&self, timeout: Duration) -> Instant {
         match self.state {
             State::Waiting { until, .. } | State::Registering { until, .. } => until,
-            State::Open { heard_at, heartbeat_at, .. } => heartbeat_at.min(heard_at + timeout),
+            State::Open {
+                heard_at,
+                heartbeat_at,
+                ..
+            } => heartbeat_at.min(heard_at + timeout),
             State::Nobody => Instant::NEVER,
         }
     }
@@ -93,9 +104,9 @@ impl Session {
                 self.hints_followed = 0;
                 self.register(ctx, config, next_manager(config, manager));
             }
-            State::Open { manager, heard_at, .. }
-                if heard_at + config.timers.session_timeout <= now =>
-            {
+            State::Open {
+                manager, heard_at, ..
+            } if heard_at + config.timers.session_timeout <= now => {
                 self.lose(ctx);
                 self.register(ctx, config, next_manager(config, manager));
             }
@@ -123,15 +134,26 @@ impl Session {
         }
         let now = ctx.now();
         self.hints_followed = 0;
-        self.state = State::Open { manager: from, session, heard_at: now, heartbeat_at: now };
-        ctx.notice(Notice::SessionOpened { session, epoch, manager: from });
+        self.state = State::Open {
+            manager: from,
+            session,
+            heard_at: now,
+            heartbeat_at: now,
+        };
+        ctx.notice(Notice::SessionOpened {
+            session,
+            epoch,
+            manager: from,
+        });
         self.send_heartbeat(ctx, config, seen);
         SessionChange::Opened { manager: from }
     }
 
     /// The leader heard the heartbeat.
     pub fn handle_acknowledged(&mut self, now: Instant, acknowledged: SessionId) {
-        if let State::Open { session, heard_at, .. } = &mut self.state
+        if let State::Open {
+            session, heard_at, ..
+        } = &mut self.state
             && *session == acknowledged
         {
             *heard_at = now;
@@ -224,10 +246,22 @@ impl Session {
         config: &AgentConfig,
         seen: Option<(Epoch, Revision)>,
     ) {
-        let State::Open { manager, session, heartbeat_at, .. } = &mut self.state else { return };
+        let State::Open {
+            manager,
+            session,
+            heartbeat_at,
+            ..
+        } = &mut self.state
+        else {
+            return;
+        };
         let next = *heartbeat_at + config.timers.heartbeat;
         // A process that stood still does not send what it missed.
-        *heartbeat_at = if next > ctx.now() { next } else { ctx.now() + config.timers.heartbeat };
+        *heartbeat_at = if next > ctx.now() {
+            next
+        } else {
+            ctx.now() + config.timers.heartbeat
+        };
         let message = Message::Heartbeat {
             session: *session,
             sent_at: ctx.wall().0,

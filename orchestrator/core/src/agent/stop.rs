@@ -26,18 +26,24 @@ pub(super) fn next_step(
     match handle.known {
         Container::Unknown => Some((Verb::Inspect, handle.looks.not_before)),
         Container::Absent => None,
+        // Without force, so that a process that only was not seen is not killed.
+        Container::Missing => change(Verb::Delete { force: false }),
         // A start that was given up may still take effect: force, in case it just has.
         Container::Created => change(Verb::Delete { force: true }),
         Container::Running if is_overdue(handle, grace + patience, now) => {
             change(Verb::Delete { force: true })
         }
         Container::Running => change(Verb::Stop),
-        Container::Exited(_) => change(Verb::Delete { force: handle.changes.failures > 0 }),
+        Container::Exited(_) => change(Verb::Delete {
+            force: handle.changes.failures > 0,
+        }),
     }
 }
 
 fn is_overdue(handle: &Handle, after: Duration, now: Instant) -> bool {
-    handle.asked_to_stop_at.is_some_and(|asked_at| asked_at + after <= now)
+    handle
+        .asked_to_stop_at
+        .is_some_and(|asked_at| asked_at + after <= now)
 }
 
 #[cfg(test)]
@@ -65,13 +71,26 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_looked_at_and_what_is_gone_is_left_alone() {
-        assert_eq!(step(&Handle::new(Container::Unknown), 0), Some(Verb::Inspect));
+        assert_eq!(
+            step(&Handle::new(Container::Unknown), 0),
+            Some(Verb::Inspect)
+        );
         assert_eq!(step(&Handle::new(Container::Absent), 0), None);
     }
 
     #[test]
+    fn what_was_not_seen_is_removed_without_force() {
+        let missing = Handle::new(Container::Missing);
+        assert_eq!(step(&missing, 0), Some(Verb::Delete { force: false }));
+    }
+
+    #[test]
     fn an_ended_process_needs_no_force_unless_the_runtime_insists() {
-        let exit = ExitStatus { code: ExitCode::Known(0), exited_at: None, oom_killed: false };
+        let exit = ExitStatus {
+            code: ExitCode::Known(0),
+            exited_at: None,
+            oom_killed: false,
+        };
         let mut handle = Handle::new(Container::Exited(exit));
         assert_eq!(step(&handle, 0), Some(Verb::Delete { force: false }));
         handle.changes.failures = 1;

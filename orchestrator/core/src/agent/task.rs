@@ -9,9 +9,7 @@ use wavetank_model::{
 use wavetank_port::{ContainerSpec, ExitStatus};
 
 use super::health::Health;
-use super::observe::{
-    Container, Handle, LABEL_GRACE, LABEL_NODE, LABEL_SERVICE, LABEL_TASK,
-};
+use super::observe::{Container, Handle, LABEL_GRACE, LABEL_NODE, LABEL_SERVICE, LABEL_TASK};
 use super::recovery::DurableTask;
 use crate::message::{Assignment, TaskReport};
 use crate::process::Context;
@@ -113,11 +111,13 @@ impl Task {
 
     /// A task from before the agent started. Its container is looked up, if there can be one.
     pub fn recovered(durable: DurableTask, now: Instant) -> Self {
-        let has_no_container = matches!(
-            durable.status.state,
-            TaskState::Assigned | TaskState::Accepted | TaskState::Pulling
-        ) || durable.status.attempt == 0;
-        let known = if has_no_container { Container::Absent } else { Container::Unknown };
+        let known = match durable.status.state {
+            _ if durable.status.attempt == 0 => Container::Absent,
+            TaskState::Assigned | TaskState::Accepted | TaskState::Pulling => Container::Absent,
+            // Removed already, or about to be.
+            state if state.is_terminal() => Container::Missing,
+            _ => Container::Unknown,
+        };
         let mut tracker = Tracker::new(known, now);
         tracker.recovered = true;
         tracker.to_adopt = !durable.status.state.is_terminal();
@@ -127,7 +127,14 @@ impl Task {
             tracker.health = Health::begin(durable.assignment.spec.health.as_ref(), now);
         }
         let has_news = !durable.unacknowledged.is_empty();
-        Task { durable, tracker, dirty: false, has_news, wake_at: now, sighted_in: 0 }
+        Task {
+            durable,
+            tracker,
+            dirty: false,
+            has_news,
+            wake_at: now,
+            sighted_in: 0,
+        }
     }
 
     pub fn id(&self) -> TaskId {
@@ -140,7 +147,10 @@ impl Task {
 
     /// The current attempt.
     pub fn instance(&self) -> InstanceId {
-        InstanceId { task: self.id(), attempt: self.durable.status.attempt }
+        InstanceId {
+            task: self.id(),
+            attempt: self.durable.status.attempt,
+        }
     }
 
     /// True while the current attempt has, or may have, a container that is wanted or is on its
@@ -190,7 +200,12 @@ impl Task {
         self.dirty = true;
         self.has_news = true;
         let service = self.durable.assignment.spec.name.clone();
-        ctx.notice(Notice::TaskMoved { task: self.id(), service, from, status });
+        ctx.notice(Notice::TaskMoved {
+            task: self.id(),
+            service,
+            from,
+            status,
+        });
     }
 
     /// Begins an attempt's bookkeeping anew.
@@ -204,16 +219,22 @@ impl Task {
     /// What managers have not confirmed, oldest first.
     pub fn reports(&self) -> impl Iterator<Item = TaskReport> {
         let task = self.id();
-        self.durable.unacknowledged.iter().map(move |status| TaskReport {
-            task,
-            status: status.clone(),
-        })
+        self.durable
+            .unacknowledged
+            .iter()
+            .map(move |status| TaskReport {
+                task,
+                status: status.clone(),
+            })
     }
 
     /// Managers confirmed transitions. Returns the last one that this took off the queue.
     pub fn acknowledge(&mut self, through: u64) -> Option<u64> {
         let queue = &mut self.durable.unacknowledged;
-        let confirmed = queue.iter().take_while(|status| status.sequence <= through).count();
+        let confirmed = queue
+            .iter()
+            .take_while(|status| status.sequence <= through)
+            .count();
         let last = queue.drain(..confirmed).next_back()?;
         self.dirty = true;
         Some(last.sequence)
@@ -234,7 +255,10 @@ impl Task {
             image: spec.image.clone(),
             command: spec.command.clone(),
             environment: spec.environment.clone(),
-            labels: labels.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            labels: labels
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             memory_bytes_max: limit(spec.resources.memory_bytes),
             cpu_millis_max: limit(u64::from(spec.resources.cpu_millis))
                 .and_then(|value| u32::try_from(value).ok()),
