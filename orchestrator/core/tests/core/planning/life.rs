@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use wavetank_core::manager::command::{Command, NewTask, Plan};
+use wavetank_core::manager::scheduler::schedule;
 use wavetank_core::manager::store::Store;
 use wavetank_model::{
     Availability, Change, Claim, DesiredState, FencingToken, Generation, Incarnation, NodeId,
@@ -293,6 +294,22 @@ fn p9_tasks_placed_in_one_pass_do_not_exceed_a_node() {
     cluster.scale("web", 4);
     cluster.run();
     assert_eq!(cluster.ready("web"), 4);
+}
+
+#[test]
+fn p9_a_pass_counts_what_it_gives_away() {
+    let mut cluster = Cluster::new(0);
+    cluster.node_up(1, 1024 * MIB, &[]);
+    let mut web = service("web", 4);
+    web.resources.memory_bytes = 300 * MIB;
+    cluster.ask(Operation::Deploy { spec: web }).unwrap();
+    cluster.propose();
+    let plan = cluster.under_way.pop_front().unwrap();
+    cluster.apply(plan);
+    let schedule = schedule(&cluster.store);
+    assert_eq!(schedule.placements.len(), 3);
+    let why = "no node fits: 1 lacks memory (needs 300 MiB)".to_owned();
+    assert_eq!(schedule.explanations, [(why, vec![TaskId(4)])].into());
 }
 
 #[test]

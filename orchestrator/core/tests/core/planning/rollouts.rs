@@ -78,6 +78,60 @@ fn p8_a_new_task_counts_only_after_it_was_watched() {
 }
 
 #[test]
+fn w12_a_new_leader_watches_new_tasks_for_the_full_time() {
+    let mut cluster = Cluster::new(2);
+    cluster.deploy(&service("web", 1));
+    cluster.pass(seconds(10));
+    cluster.deploy(&version(service("web", 1), 2));
+    cluster.pass(seconds(3));
+    cluster.change_leader();
+    cluster.pass(seconds(4));
+    assert_eq!(generations(&cluster, "web"), [1, 2]);
+    cluster.pass(seconds(2));
+    assert_eq!(generations(&cluster, "web"), [2]);
+}
+
+#[test]
+fn w5_an_updated_service_is_spread_as_evenly_as_a_new_one() {
+    let mut cluster = Cluster::new(3);
+    cluster.deploy(&service("web", 3));
+    cluster.pass(seconds(10));
+    cluster.deploy(&version(service("web", 3), 2));
+    cluster.pass(seconds(60));
+    assert_eq!(generations(&cluster, "web"), [2, 2, 2]);
+    let counts: Vec<usize> = cluster.by_node("web").into_values().collect();
+    assert_eq!(counts, [1, 1, 1]);
+}
+
+#[test]
+fn p8_a_stop_that_has_become_one_too_many_is_left_out() {
+    let mut cluster = Cluster::new(3);
+    cluster.deploy(&service("web", 2));
+    cluster.pass(seconds(10));
+    let failing = cluster.live("web")[1].clone();
+    cluster.deploy(&version(service("web", 2), 2));
+    cluster.run();
+    cluster.now = cluster.now + seconds(5);
+    cluster.propose();
+    assert_eq!(
+        cluster.under_way.len(),
+        1,
+        "the stop of the first old task is proposed"
+    );
+    let mut unready = report(&failing, TaskState::Running);
+    unready.status.ready = false;
+    let node = failing.node.unwrap();
+    let reports = vec![unready];
+    cluster.apply(Command::Report { node, reports });
+    cluster.settle();
+    assert_eq!(
+        cluster.ready("web"),
+        2,
+        "the old one, the new one, and none of the third"
+    );
+}
+
+#[test]
 fn p8_a_task_that_works_by_the_time_its_stop_arrives_is_left_alone() {
     let mut cluster = Cluster::new(2);
     cluster.deploy(&service("web", 2));
