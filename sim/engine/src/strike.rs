@@ -256,6 +256,11 @@ impl Engine<'_> {
             Shape::Isolate => {
                 Selection::Border(places.iter().copied().collect(), outward, inward)
             }
+            Shape::FromManagers => {
+                let others = (0..self.managers).filter(|place| !places.contains(place));
+                let groups = vec![places.iter().copied().collect(), others.collect()];
+                Selection::Groups(groups, outward, inward)
+            }
             Shape::Groups(groups) => {
                 Selection::Groups(groups.iter().map(|g| set(g)).collect(), outward, inward)
             }
@@ -508,7 +513,7 @@ fn disturbs_nodes(action: &Action) -> bool {
 
 fn nodes_of(shape: &Shape) -> Vec<NodeId> {
     match shape {
-        Shape::Isolate => Vec::new(),
+        Shape::Isolate | Shape::FromManagers => Vec::new(),
         Shape::Groups(groups) => groups.iter().flatten().copied().collect(),
         Shape::Bridge { left, right } => left.iter().chain(right).copied().collect(),
         Shape::Pairs(pairs) => pairs.iter().flat_map(|(from, to)| [*from, *to]).collect(),

@@ -1,10 +1,13 @@
 //! What agents once did wrong.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wavetank_core::{Effects, Input, Message, RuntimeCall};
-use wavetank_model::{DesiredState, InstanceId, Notice, Reason, TaskState, TaskStatus};
+use wavetank_core::{CallId, Effects, Input, Message, RuntimeCall};
+use wavetank_model::{
+    DesiredState, InstanceId, Notice, Reason, SessionId, TaskState, TaskStatus,
+};
 use wavetank_port::{
     ContainerId, ErrorClass, ExitCode, RuntimeCommand, RuntimeError, RuntimeReply,
 };
@@ -32,13 +35,14 @@ fn each_assignment(input: &mut Input, edit: impl Fn(&mut wavetank_core::Assignme
     }
 }
 
-/// Never creates what it was told to run, and says nothing.
-pub struct NeverCreates;
+/// Never listens to what it should run, and says nothing.
+pub struct NeverListens;
 
-impl Edit for NeverCreates {
-    fn effects(&mut self, effects: &mut Effects) -> Vec<Input> {
-        effects.calls.retain(|call| !matches!(call.command, RuntimeCommand::Create { .. }));
-        Vec::new()
+impl Edit for NeverListens {
+    fn input(&mut self, input: Input) -> Option<Input> {
+        let assignments =
+            matches!(&input, Input::Message { message: Message::Assignments { .. }, .. });
+        (!assignments).then_some(input)
     }
 }
 
@@ -64,7 +68,7 @@ fn twin(call: &RuntimeCall) -> Option<RuntimeCall> {
         _ => return None,
     };
     // An id of its own: the agent ignores the answer.
-    let call = wavetank_core::CallId(call.call.0 | 1 << 63);
+    let call = CallId(call.call.0 | 1 << 63);
     Some(RuntimeCall { call, command })
 }
 
@@ -217,14 +221,22 @@ impl Edit for LosesTransitions {
     }
 }
 
-/// Is too busy to send heartbeats (H13).
-pub struct SendsNoHeartbeats;
+/// Becomes too busy to send heartbeats (H13).
+#[derive(Default)]
+pub struct StopsHeartbeats {
+    sent: u32,
+}
 
-impl Edit for SendsNoHeartbeats {
+impl Edit for StopsHeartbeats {
     fn effects(&mut self, effects: &mut Effects) -> Vec<Input> {
         let mut answers = Vec::new();
+        let sent = &mut self.sent;
         effects.messages.retain(|(to, message)| {
             let Message::Heartbeat { session, .. } = message else { return true };
+            *sent += 1;
+            if *sent <= 10 {
+                return true;
+            }
             let message = Message::HeartbeatAcknowledged { session: *session };
             answers.push(Input::Message { from: *to, message });
             false
@@ -234,39 +246,50 @@ impl Edit for SendsNoHeartbeats {
 }
 
 /// Takes a failed observation for an empty one (A10).
-pub struct TakesUnknownForAbsent;
+#[derive(Default)]
+pub struct TakesUnknownForAbsent {
+    asked: BTreeMap<CallId, &'static str>,
+}
 
 impl Edit for TakesUnknownForAbsent {
     fn input(&mut self, mut input: Input) -> Option<Input> {
-        if let Input::Runtime { result, .. } = &mut input
-            && let Err(error) = result
-            && matches!(error.class, ErrorClass::Unavailable | ErrorClass::DeadlineExceeded)
+        if let Input::Runtime { call, result } = &mut input
+            && result.is_err()
         {
-            *error = RuntimeError::new(ErrorClass::NotFound, "no such container");
+            match self.asked.get(call).copied() {
+                Some("list") => *result = Ok(RuntimeReply::Containers { containers: Vec::new() }),
+                Some("inspect") => {
+                    *result = Err(RuntimeError::new(ErrorClass::NotFound, "no such container"));
+                }
+                _ => {}
+            }
         }
         Some(input)
     }
+
+    fn effects(&mut self, effects: &mut Effects) -> Vec<Input> {
+        let asked = effects.calls.iter().map(|call| (call.call, call.command.name()));
+        self.asked.extend(asked);
+        Vec::new()
+    }
 }
 
-/// Stops its containers when it loses its manager (W3).
-pub struct StopsWithoutManager;
+/// Forgets what it runs when it changes managers (W3).
+#[derive(Default)]
+pub struct StopsWithItsManager {
+    session: Option<SessionId>,
+}
 
-impl Edit for StopsWithoutManager {
-    fn effects(&mut self, effects: &mut Effects) -> Vec<Input> {
-        let lost = effects
-            .notices
-            .iter()
-            .any(|notice| matches!(notice, Notice::SessionLost { .. }));
-        if !lost {
-            return Vec::new();
+impl Edit for StopsWithItsManager {
+    fn input(&mut self, mut input: Input) -> Option<Input> {
+        if let Input::Message { message: Message::Assignments { session, tasks, .. }, .. } =
+            &mut input
+        {
+            if self.session.is_some_and(|last| last != *session) {
+                tasks.clear();
+            }
+            self.session = Some(*session);
         }
-        let from = wavetank_model::NodeId::manager(1);
-        let message = Message::Assignments {
-            session: wavetank_model::SessionId(0),
-            epoch: wavetank_model::Epoch(u64::MAX / 2),
-            revision: wavetank_model::Revision(1),
-            tasks: Vec::new(),
-        };
-        vec![Input::Message { from, message }]
+        Some(input)
     }
 }

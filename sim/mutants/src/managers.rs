@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use wavetank_core::{Effects, Input, Message};
-use wavetank_model::{Change, Notice, Operation, Outcome};
+use wavetank_core::{Effects, Input, Message, Record};
+use wavetank_model::{Change, Notice, Operation, Outcome, UpdatePolicy};
 
 use crate::wrapper::Edit;
 
@@ -22,12 +22,19 @@ impl Edit for ForgetsToFence {
     }
 }
 
-/// Promises before it has written: nothing ever reaches its disk.
-pub struct NeverPersists;
+/// Promises before it has written: only its first records reach its disk.
+#[derive(Default)]
+pub struct StopsPersisting {
+    appended: u32,
+}
 
-impl Edit for NeverPersists {
+impl Edit for StopsPersisting {
     fn effects(&mut self, effects: &mut Effects) -> Vec<Input> {
-        effects.persist.clear();
+        let appends = |record: &Record| matches!(record, Record::Entries(_));
+        self.appended += u32::from(effects.persist.iter().any(appends));
+        if self.appended > 12 {
+            effects.persist.clear();
+        }
         Vec::new()
     }
 }
@@ -44,19 +51,34 @@ impl Edit for Overcommits {
     }
 }
 
-/// Takes a task for ready as soon as it is assigned to an agent, so that rollouts do not wait for
-/// the new tasks (W11).
-pub struct IgnoresReadiness;
+/// Replaces everything at once, whatever the update policy says (W11). The policy that was asked
+/// for is what it claims to follow.
+#[derive(Default)]
+pub struct IgnoresUpdatePolicy {
+    asked: Option<UpdatePolicy>,
+}
 
-impl Edit for IgnoresReadiness {
+impl Edit for IgnoresUpdatePolicy {
     fn input(&mut self, mut input: Input) -> Option<Input> {
         if let Input::Message { message: Message::Request { operation, .. }, .. } = &mut input
             && let Operation::Deploy { spec } = operation
         {
+            self.asked = Some(spec.update);
             spec.update.unavailable_max = spec.replicas().unwrap_or(u32::MAX);
-            spec.update.surge_max = spec.replicas().unwrap_or(u32::MAX);
         }
         Some(input)
+    }
+
+    fn effects(&mut self, effects: &mut Effects) -> Vec<Input> {
+        for notice in &mut effects.notices {
+            let Notice::Applied { changes, .. } = notice else { continue };
+            for change in changes {
+                if let (Change::Service { spec, .. }, Some(asked)) = (change, self.asked) {
+                    spec.update = asked;
+                }
+            }
+        }
+        Vec::new()
     }
 }
 

@@ -78,12 +78,12 @@ mutants! {
     "forgets-to-fence", "I1", "leases/lease-holder-paused.yaml",
         Managers managers::ForgetsToFence,
         "accepts a lease holder's write without looking at its token";
-    "never-persists", "I2", "control-plane/all-managers-restart.yaml",
-        Managers managers::NeverPersists,
+    "stops-persisting", "I2", "control-plane/all-managers-restart.yaml",
+        Managers managers::StopsPersisting::default(),
         "promises before it has written";
-    "never-creates", "I3", "machines/process-kill.yaml",
-        Agents agents::NeverCreates,
-        "never creates what it was told to run";
+    "never-listens", "I3", "machines/process-kill.yaml",
+        Agents agents::NeverListens,
+        "never listens to what it should run";
     "runs-twice", "I4", "machines/process-kill.yaml",
         Agents agents::RunsTwice,
         "runs a second container beside each one";
@@ -93,7 +93,7 @@ mutants! {
     "skips-running", "I6", "runtime/fast-exit-storm.yaml",
         Agents agents::SkipsRunning,
         "never says that a task runs";
-    "fails-on-dead-process", "I7", "operations/stop-racing-exit.yaml",
+    "fails-on-dead-process", "I7", "operations/stubborn-process.yaml",
         Agents agents::FailsOnDeadProcess,
         "takes a missing process for a failure of the stop";
     "leaks-containers", "I8", "operations/delete-in-every-state.yaml",
@@ -114,21 +114,21 @@ mutants! {
     "loses-transitions", "I14", "runtime/fast-exit-storm.yaml",
         Agents agents::LosesTransitions::default(),
         "marks transitions as reported that nobody has heard of";
-    "sends-no-heartbeats", "I16", "machines/process-kill.yaml",
-        Agents agents::SendsNoHeartbeats,
-        "is too busy to send heartbeats";
-    "ignores-readiness", "I17", "operations/rolling-update.yaml",
-        Managers managers::IgnoresReadiness,
+    "stops-heartbeats", "I16", "machines/process-kill.yaml",
+        Agents agents::StopsHeartbeats::default(),
+        "becomes too busy to send heartbeats";
+    "ignores-update-policy", "I17", "operations/rolling-update.yaml",
+        Managers managers::IgnoresUpdatePolicy::default(),
         "replaces everything at once in a rolling update";
     "overcommits", "I20", "operations/capacity.yaml",
         Managers managers::Overcommits,
         "believes that nodes have a hundred times their memory";
-    "unknown-is-absent", "I21", "runtime/runtime-hang.yaml",
-        Agents agents::TakesUnknownForAbsent,
+    "unknown-is-absent", "I21", "runtime/daemon-restart.yaml",
+        Agents agents::TakesUnknownForAbsent::default(),
         "takes a failed observation for an empty one";
-    "stops-without-manager", "I23", "control-plane/leader-kill.yaml",
-        Agents agents::StopsWithoutManager,
-        "stops its containers when it loses its manager";
+    "stops-with-its-manager", "I23", "control-plane/flapping-leadership.yaml",
+        Agents agents::StopsWithItsManager::default(),
+        "forgets what it runs when it changes managers";
     "draws-outside", "I24", "machines/process-kill.yaml",
         Managers managers::DrawsOutside,
         "draws on something that no seed controls";

@@ -38,7 +38,13 @@ fn every_mutant_is_caught_and_the_shipped_system_is_not() {
     for mutant in MUTANTS {
         let scenario = scenario(mutant.scenario);
         match caught_at(mutant, &scenario) {
-            None => escaped.push(format!("{} escaped {}", mutant.name, mutant.caught_by)),
+            None => {
+                let found = run(&scenario, 0, mutant).judgement.findings;
+                let found: Vec<String> =
+                    found.iter().map(|it| format!("{}: {}", it.fingerprint, it.cause)).collect();
+                let (name, checker) = (mutant.name, mutant.caught_by);
+                escaped.push(format!("{name} escaped {checker}; in seed 0: {found:#?}"));
+            }
             Some(seed) => {
                 let healthy = run(&scenario, seed, &Orchestrator);
                 let verdict = healthy.judgement.verdict;
@@ -50,7 +56,7 @@ fn every_mutant_is_caught_and_the_shipped_system_is_not() {
             }
         }
     }
-    assert!(escaped.is_empty(), "{escaped:#?}");
+    assert!(escaped.is_empty(), "{}", escaped.join("\n"));
 }
 
 #[test]
