@@ -2,9 +2,10 @@
 //!
 //! Map: `session` (find the leader, heartbeats), `assignments` (what managers want, fenced),
 //! `decide` (what to do about a task: pure), `task` (its state and transitions), `drive` (carries
-//! decisions out, takes answers in), `image`, `health`, `restart`, `stop` (rules of one matter
-//! each), `observe` (listings, and what is known of a container), `orphans` (containers without a
-//! task), `reports` (transitions on their way to managers), `election` (leases and lock files),
+//! decisions out), `answers` (takes in what comes back), `image`, `health`, `restart`, `stop`
+//! (rules of one matter each), `runtime` (brings answers, events and listings to whom they
+//! concern), `observe` (what is known of a container), `orphans` (containers without a task),
+//! `reports` (transitions on their way to managers), `election` (leases and lock files),
 //! `recovery` (what is durable), `calls` (who waits for which answer).
 //!
 //! This file routes inputs to those, and closes every step in one order: drive the tasks that
@@ -15,17 +16,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand_chacha::ChaCha8Rng;
 use wavetank_model::{
-    Epoch, Incarnation, InstanceId, Instant, NodeId, Notice, Resources, Revision, SessionId,
-    TaskId, Timers,
+    Epoch, Incarnation, Instant, NodeId, Notice, Resources, Revision, SessionId, TaskId, Timers,
 };
-use wavetank_port::{ContainerState, RuntimeError, RuntimeEvent, RuntimeReply};
 
 use crate::client::Requests;
 use crate::message::{Assignment, Message};
-use crate::process::{CallId, Completion, Context, Input, LockReply, Process};
+use crate::process::{Completion, Context, Input, Process};
 use crate::random::draw_below;
 use crate::record::{Record, Stored};
 
+mod answers;
 mod assignments;
 mod calls;
 mod decide;
@@ -38,16 +38,17 @@ mod orphans;
 pub mod recovery;
 mod reports;
 mod restart;
+mod runtime;
 mod session;
 mod stop;
 mod task;
 
 use assignments::Fence;
-use calls::{Caller, Calls};
+use calls::Calls;
 use decide::Surroundings;
-use drive::{Fate, Sighting, Tools};
+use drive::{Fate, Tools};
 use election::Elections;
-use image::{Images, Pulled};
+use image::Images;
 use observe::Observer;
 use orphans::Orphans;
 use reports::Reports;
@@ -324,119 +325,6 @@ impl Agent {
         if let Some(session) = self.session.open() {
             self.reports
                 .send_all(ctx, &self.config.timers, session, &self.tasks);
-        }
-    }
-
-    fn handle_runtime_reply(
-        &mut self,
-        ctx: &mut Context<'_>,
-        call: CallId,
-        result: Result<RuntimeReply, RuntimeError>,
-    ) {
-        match self.calls.close(call) {
-            Some(Caller::Task(id)) => {
-                self.with_task(id, |task, tools| task.handle_reply(ctx, tools, result));
-            }
-            Some(Caller::Image(image)) => {
-                if let Some(pulled) = self.images.handle_reply(&image, result) {
-                    self.handle_pulled(ctx, pulled);
-                }
-            }
-            Some(Caller::Listing) => {
-                if let Some(containers) = self.observer.handle_listed(ctx, result) {
-                    self.compare(ctx, &containers);
-                }
-            }
-            Some(Caller::Orphan(id)) => {
-                let config = (self.config.id, &self.config.timers);
-                let freed = self
-                    .orphans
-                    .handle_reply(ctx, &mut self.calls, config, &id, &result);
-                self.touched.extend(freed);
-            }
-            // Given up before, or no runtime call: the answer says nothing.
-            Some(Caller::Lock(_)) | None => {}
-        }
-    }
-
-    fn handle_pulled(&mut self, ctx: &mut Context<'_>, pulled: Pulled) {
-        for id in pulled.tasks {
-            let error = pulled.error.as_ref();
-            self.with_task(id, |task, tools| task.handle_pulled(ctx, tools, error));
-        }
-        if let Some(error) = pulled.error {
-            self.images
-                .postpone(ctx, &self.config.timers, &pulled.image, error.class);
-        }
-    }
-
-    /// Compares a listing with what there should be. Everything that does not fit is looked at
-    /// again; nothing is done because of a listing alone.
-    fn compare(&mut self, ctx: &mut Context<'_>, containers: &[ContainerState]) {
-        let round = self.observer.round;
-        for container in containers {
-            let instance = InstanceId::of_container(&container.id);
-            let sighting = instance.and_then(|instance| self.sight(instance, container, round));
-            match sighting {
-                Some(Sighting::Expected | Sighting::Doubtful) => {}
-                Some(Sighting::Orphan) => self.orphans.note(ctx, &container.id),
-                // Without assignments nobody knows what this node should have.
-                None if self.fence.seen.is_none() => {}
-                None => self.orphans.note(ctx, &container.id),
-            }
-        }
-        for (id, task) in &mut self.tasks {
-            if task.sighted_in != round && task.handle_unlisted() {
-                self.touched.insert(*id);
-            }
-        }
-        if self.fence.seen.is_some() && !self.observer.has_compared {
-            self.observer.has_compared = true;
-            self.touched.extend(self.tasks.keys().copied());
-        }
-        let timers = &self.config.timers;
-        self.touched
-            .extend(self.orphans.handle_timer(ctx, &mut self.calls, timers));
-    }
-
-    fn sight(
-        &mut self,
-        instance: InstanceId,
-        container: &ContainerState,
-        round: u64,
-    ) -> Option<Sighting> {
-        let task = self.tasks.get_mut(&instance.task)?;
-        let mut tools = Tools {
-            node: self.config.id,
-            timers: &self.config.timers,
-            calls: &mut self.calls,
-            images: &mut self.images,
-        };
-        let sighting = task.handle_listed(&mut tools, round, instance, container.status);
-        if sighting == Sighting::Doubtful {
-            self.touched.insert(instance.task);
-        }
-        Some(sighting)
-    }
-
-    fn handle_runtime_event(&mut self, ctx: &mut Context<'_>, event: &RuntimeEvent) {
-        match event.container().and_then(InstanceId::of_container) {
-            Some(instance) => {
-                self.with_task(instance.task, |task, tools| {
-                    task.handle_event(tools, instance, event);
-                });
-            }
-            None if *event == RuntimeEvent::Interrupted => {
-                self.observer.hurry(ctx.now());
-            }
-            // A container that is none of ours.
-            None => {}
-        }
-    }
-
-    fn handle_lock_reply(&mut self, ctx: &mut Context<'_>, call: CallId, reply: &LockReply) {
-        if let Some(Caller::Lock(task)) = self.calls.close(call) {
-            self.elections.handle_lock(ctx, task, reply);
         }
     }
 

@@ -11,120 +11,20 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 use wavetank_core::{
     Agent, AgentConfig, Assignment, Context, Effects, Input, LockReply, LockRequest, Message,
-    Process, Record, Stored, TaskReport,
+    Process, Record, Stored,
 };
 use wavetank_model::{
-    Backoff, DesiredState, ElectionSpec, Epoch, FencingToken, Generation, HealthCheck, Incarnation,
-    InstanceId, Instant, NodeId, Notice, OnRolloutFailure, Operation, OperationError, Outcome,
-    Reason, Resources, RestartCondition, RestartPolicy, Revision, ServiceMode, ServiceSpec,
-    SessionId, TaskId, TaskState, TaskStatus, Timers, UpdatePolicy,
+    DesiredState, Epoch, Generation, Incarnation, InstanceId, Instant, NodeId, Notice, Reason,
+    Resources, Revision, ServiceSpec, TaskId, TaskState, TaskStatus, Timers,
 };
-use wavetank_port::{ContainerId, ContainerSpec, ImageReference, RuntimeCommand, WallTime};
+use wavetank_port::{ContainerId, ContainerSpec, RuntimeCommand, WallTime};
 
+use super::manager::Manager;
 use super::runtime::{Output, Runtime, STEP};
+pub use super::specs::*;
 
 pub const AGENT: NodeId = NodeId::agent(1);
 pub const LEADER: NodeId = NodeId::manager(1);
-
-pub fn seconds(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-pub fn timers() -> Timers {
-    let backoff = Backoff {
-        base: seconds(1),
-        cap: seconds(8),
-    };
-    Timers {
-        heartbeat: seconds(2),
-        node_down_after: seconds(30),
-        down_check: seconds(1),
-        failover_grace: seconds(5),
-        session_timeout: seconds(6),
-        request_retry: seconds(1),
-        raft_heartbeat: Duration::from_millis(150),
-        raft_election: Duration::from_millis(500),
-        snapshot_every: 100,
-        reconcile: seconds(5),
-        status_poll: seconds(5),
-        runtime_timeout: seconds(10),
-        pull_timeout: seconds(20),
-        pull_backoff: backoff,
-        pull_attempts_max: None,
-        replace_backoff: backoff,
-        history_max: 2,
-    }
-}
-
-pub fn spec(condition: RestartCondition) -> ServiceSpec {
-    ServiceSpec {
-        name: "web".into(),
-        image: ImageReference("web".into()),
-        command: Vec::new(),
-        environment: BTreeMap::new(),
-        mode: ServiceMode::Replicated { replicas: 1 },
-        resources: Resources {
-            cpu_millis: 100,
-            memory_bytes: 1 << 20,
-        },
-        constraints: BTreeMap::new(),
-        spread: None,
-        ports: Vec::new(),
-        volume: None,
-        restart: RestartPolicy {
-            condition,
-            restarts_max: 3,
-            backoff: Backoff {
-                base: seconds(1),
-                cap: seconds(4),
-            },
-            stable_after: seconds(30),
-        },
-        health: None,
-        stop_grace: seconds(10),
-        update: UpdatePolicy {
-            surge_max: 1,
-            unavailable_max: 0,
-            monitor: seconds(5),
-            failures_max: 1,
-            on_failure: OnRolloutFailure::Pause,
-        },
-        election: None,
-    }
-}
-
-pub fn checked(interval: u64, failures_max: u32) -> ServiceSpec {
-    let health = HealthCheck {
-        interval: seconds(interval),
-        timeout: seconds(1),
-        start_period: Duration::ZERO,
-        failures_max,
-    };
-    ServiceSpec {
-        health: Some(health),
-        ..spec(RestartCondition::Always)
-    }
-}
-
-pub fn electing(election: ElectionSpec) -> ServiceSpec {
-    ServiceSpec {
-        election: Some(election),
-        ..spec(RestartCondition::Always)
-    }
-}
-
-pub struct Manager {
-    pub silent: bool,
-    pub session: Option<SessionId>,
-    pub sessions: u64,
-    pub epoch: Epoch,
-    pub revision: Revision,
-    pub set: BTreeMap<TaskId, Assignment>,
-    pub tasks: BTreeMap<TaskId, TaskStatus>,
-    pub lease: Option<String>,
-    pub token: u64,
-    pub acts: Vec<(String, Option<FencingToken>)>,
-}
 
 pub struct World {
     pub now: Instant,
@@ -484,104 +384,6 @@ impl World {
                 "{live} live containers of {task}\n{}",
                 self.transcript
             );
-        }
-    }
-
-    fn serve(&mut self, message: Message) {
-        match message {
-            Message::Register { incarnation, .. } => {
-                self.manager.sessions += 1;
-                let session = SessionId(self.manager.sessions);
-                self.manager.session = Some(session);
-                let epoch = self.manager.epoch;
-                self.deliver(Message::Registered {
-                    incarnation,
-                    session,
-                    epoch,
-                });
-                self.push_assignments();
-            }
-            Message::Heartbeat {
-                session,
-                assignments,
-                ..
-            } => {
-                if self.manager.session != Some(session) {
-                    return self.deliver(Message::SessionUnknown { session });
-                }
-                self.deliver(Message::HeartbeatAcknowledged { session });
-                if assignments < (self.manager.epoch, self.manager.revision) {
-                    self.push_assignments();
-                }
-            }
-            Message::Report { session, reports } => self.take_reports(session, reports),
-            Message::Request { id, operation } => {
-                let result = self.answer(operation);
-                self.deliver(Message::Response { id, result });
-            }
-            _ => {}
-        }
-    }
-
-    fn take_reports(&mut self, session: SessionId, reports: Vec<TaskReport>) {
-        if self.manager.session != Some(session) {
-            return self.deliver(Message::SessionUnknown { session });
-        }
-        let mut through = BTreeMap::new();
-        for TaskReport { task, status } in reports {
-            let known = self.manager.tasks.get_mut(&task);
-            match known {
-                Some(known) if status.sequence == known.sequence + 1 => {
-                    through.insert(task, status.sequence);
-                    *known = status;
-                }
-                Some(known) => {
-                    through.insert(task, known.sequence);
-                }
-                None => {
-                    through.insert(task, status.sequence);
-                }
-            }
-        }
-        let through = through.into_iter().collect();
-        self.deliver(Message::ReportAcknowledged { session, through });
-    }
-
-    fn answer(&mut self, operation: Operation) -> Result<Outcome, OperationError> {
-        let done = Ok(Outcome::Done {
-            revision: self.manager.revision,
-        });
-        match operation {
-            Operation::LeaseAcquire { holder, .. } => {
-                if let Some(other) = self.manager.lease.clone().filter(|other| *other != holder) {
-                    return Ok(Outcome::Held { holder: other });
-                }
-                self.manager.lease = Some(holder);
-                self.manager.token += 1;
-                Ok(Outcome::Granted {
-                    token: FencingToken(self.manager.token),
-                })
-            }
-            Operation::LeaseRenew { lease, token } | Operation::LeaseRelease { lease, token }
-                if token.0 != self.manager.token =>
-            {
-                let newest = FencingToken(self.manager.token);
-                Err(OperationError::Fenced {
-                    lease,
-                    given: token,
-                    newest,
-                })
-            }
-            Operation::LeaseRelease { .. } => {
-                self.manager.lease = None;
-                done
-            }
-            Operation::Put { value, claim, .. } => {
-                let token = claim.and_then(|claim| claim.token);
-                self.manager.acts.push((value, token));
-                done
-            }
-            _ => done,
         }
     }
 
