@@ -268,6 +268,8 @@ impl View<'_> {
         let name = &service.spec.name;
         match service.rollout {
             RolloutState::Paused => return,
+            // A first generation replaces nothing: its tasks are all made at once.
+            RolloutState::Updating if service.generation.0 == 1 => {}
             RolloutState::Updating | RolloutState::RollingBack => {
                 self.rollout(service, replicas, found);
                 return;
