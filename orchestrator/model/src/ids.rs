@@ -41,15 +41,24 @@ pub struct NodeId {
 impl NodeId {
     /// The `number`-th manager.
     pub const fn manager(number: u32) -> Self {
-        NodeId { role: NodeRole::Manager, number }
+        NodeId {
+            role: NodeRole::Manager,
+            number,
+        }
     }
     /// The `number`-th agent.
     pub const fn agent(number: u32) -> Self {
-        NodeId { role: NodeRole::Agent, number }
+        NodeId {
+            role: NodeRole::Agent,
+            number,
+        }
     }
     /// The `number`-th client.
     pub const fn client(number: u32) -> Self {
-        NodeId { role: NodeRole::Client, number }
+        NodeId {
+            role: NodeRole::Client,
+            number,
+        }
     }
 }
 
@@ -78,8 +87,10 @@ pub struct ParseIdError {
 impl FromStr for NodeId {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let error =
-            || ParseIdError { text: text.to_owned(), wanted: "a node name such as `agent-2`" };
+        let error = || ParseIdError {
+            text: text.to_owned(),
+            wanted: "a node name such as `agent-2`",
+        };
         let (role, number) = text.rsplit_once('-').ok_or_else(error)?;
         let role = match role {
             "manager" => NodeRole::Manager,
@@ -119,10 +130,13 @@ impl fmt::Debug for TaskId {
 impl FromStr for TaskId {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        text.strip_prefix("task-").and_then(parse_number).map(TaskId).ok_or_else(|| ParseIdError {
-            text: text.to_owned(),
-            wanted: "a task id such as `task-17`",
-        })
+        text.strip_prefix("task-")
+            .and_then(parse_number)
+            .map(TaskId)
+            .ok_or_else(|| ParseIdError {
+                text: text.to_owned(),
+                wanted: "a task id such as `task-17`",
+            })
     }
 }
 
@@ -165,7 +179,10 @@ impl FromStr for InstanceId {
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         text.rsplit_once('.')
             .and_then(|(task, attempt)| {
-                Some(InstanceId { task: task.parse().ok()?, attempt: parse_number(attempt)? })
+                Some(InstanceId {
+                    task: task.parse().ok()?,
+                    attempt: parse_number(attempt)?,
+                })
             })
             .ok_or_else(|| ParseIdError {
                 text: text.to_owned(),
@@ -278,14 +295,25 @@ mod tests {
     #[test]
     fn ids_print_and_parse_back() {
         for text in ["manager-1", "agent-5000", "client-3"] {
-            assert_eq!(text.parse::<NodeId>().map(|id| id.to_string()).as_deref(), Ok(text));
+            assert_eq!(
+                text.parse::<NodeId>().map(|id| id.to_string()).as_deref(),
+                Ok(text)
+            );
         }
-        assert_eq!("task-17.2".parse(), Ok(InstanceId { task: TaskId(17), attempt: 2 }));
+        assert_eq!(
+            "task-17.2".parse(),
+            Ok(InstanceId {
+                task: TaskId(17),
+                attempt: 2
+            })
+        );
     }
 
     #[test]
     fn each_id_has_one_spelling() {
-        for text in ["agent-01", "agent-+1", "agent-0", "agent-", "Agent-1", "agent-1 ", "task-1"] {
+        for text in [
+            "agent-01", "agent-+1", "agent-0", "agent-", "Agent-1", "agent-1 ", "task-1",
+        ] {
             assert!(text.parse::<NodeId>().is_err(), "{text}");
         }
         for text in ["task-", "task--1", "task-017", "17"] {

@@ -27,6 +27,8 @@ pub use spec::{
     ElectionBackend, ElectionSpec, HealthCheck, OnRolloutFailure, Resources, RestartCondition,
     RestartPolicy, ServiceMode, ServiceSpec, UpdatePolicy,
 };
-pub use state::{Availability, DesiredState, NodeStatus, Reason, RolloutState, TaskState, TaskStatus};
+pub use state::{
+    Availability, DesiredState, NodeStatus, Reason, RolloutState, TaskState, TaskStatus,
+};
 pub use time::Instant;
 pub use timers::{Backoff, Timers};

@@ -11,7 +11,9 @@ use crate::ids::{
     SessionId, TaskId,
 };
 use crate::spec::ServiceSpec;
-use crate::state::{Availability, DesiredState, NodeStatus, Reason, RolloutState, TaskState, TaskStatus};
+use crate::state::{
+    Availability, DesiredState, NodeStatus, Reason, RolloutState, TaskState, TaskStatus,
+};
 
 /// A manager's part in consensus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -186,6 +188,10 @@ pub enum Notice {
 /// One change to the replicated store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "specs are rare; a box would be in everyone's way"
+)]
 pub enum Change {
     /// A node was written.
     Node {

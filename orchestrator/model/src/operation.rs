@@ -12,6 +12,10 @@ use crate::state::{Availability, DesiredState, RolloutState, TaskStatus};
 /// once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "specs are rare; a box would be in everyone's way"
+)]
 pub enum Operation {
     /// Create a service, or update it to this spec (a new generation).
     Deploy {
@@ -136,6 +140,10 @@ pub struct Claim {
 /// The answer to an [`Operation`] that took effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "specs are rare; a box would be in everyone's way"
+)]
 pub enum Outcome {
     /// Done; the store's revision in which it is.
     Done {

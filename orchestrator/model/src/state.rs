@@ -284,7 +284,9 @@ pub enum RolloutState {
 
 #[cfg(test)]
 mod tests {
-    use super::TaskState::{Accepted, Assigned, Backoff, Complete, Failed, Pulling, Running, Starting};
+    use super::TaskState::{
+        Accepted, Assigned, Backoff, Complete, Failed, Pulling, Running, Starting,
+    };
 
     #[test]
     fn an_attempt_runs_before_it_completes() {

@@ -21,7 +21,10 @@ impl Backoff {
             return Duration::ZERO;
         }
         let factor = 1u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
-        self.base.checked_mul(factor).unwrap_or(self.cap).min(self.cap)
+        self.base
+            .checked_mul(factor)
+            .unwrap_or(self.cap)
+            .min(self.cap)
     }
 }
 

@@ -75,6 +75,9 @@ pub struct RuntimeError {
 impl RuntimeError {
     /// A new error of `class`.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        RuntimeError { class, message: message.into() }
+        RuntimeError {
+            class,
+            message: message.into(),
+        }
     }
 }

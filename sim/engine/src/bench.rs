@@ -36,7 +36,12 @@ pub fn steady_state(
     let no_include = |name: &str| Err(format!("{name} is not there"));
     let scenario = Scenario::parse("steady-state.yaml", &text, &no_include)
         .map_err(|error| error.to_string())?;
-    let options = RunOptions { keep: Keep::Nothing };
+    let options = RunOptions {
+        keep: Keep::Nothing,
+    };
     let result = run(&scenario.plan(seed), &options, &mut |_| {});
-    Ok(SteadyState { events: result.events, virtual_time: result.virtual_time })
+    Ok(SteadyState {
+        events: result.events,
+        virtual_time: result.virtual_time,
+    })
 }

@@ -31,7 +31,9 @@ type Fields = serde_json::Map<String, Value>;
 
 /// Messages are encoded as `{ kind: { field: value, ... } }`.
 fn change(value: &mut Value, field: &str, edit: impl FnOnce(&mut Fields, &str)) {
-    let fields = value.as_object_mut().and_then(|outer| outer.values_mut().next());
+    let fields = value
+        .as_object_mut()
+        .and_then(|outer| outer.values_mut().next());
     if let Some(fields) = fields.and_then(Value::as_object_mut) {
         edit(fields, field);
     }
@@ -62,8 +64,14 @@ mod tests {
     fn another_type_another_name_and_no_field_are_refused_and_named() {
         let (message, field) = ("heartbeat".to_owned(), "sent_at".to_owned());
         for action in [
-            Action::CodecRetype { message: message.clone(), field: field.clone() },
-            Action::CodecRename { message: message.clone(), field: field.clone() },
+            Action::CodecRetype {
+                message: message.clone(),
+                field: field.clone(),
+            },
+            Action::CodecRename {
+                message: message.clone(),
+                field: field.clone(),
+            },
             Action::CodecMissing { message, field },
         ] {
             assert!(translate(&heartbeat(), &action).is_err(), "{action:?}");

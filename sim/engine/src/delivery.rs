@@ -1,9 +1,7 @@
 //! Effects leave a host: notices are recorded, messages travel, runtimes are asked and answer.
 
-use wavetank_core::{
-    Effects, Input, LockReply, LockRequest, Message, RuntimeCall,
-};
-use wavetank_model::{Change, ConsensusRole, NodeId, Notice, Operation, RequestId};
+use wavetank_core::{Effects, Input, LockReply, LockRequest, Message, RuntimeCall};
+use wavetank_model::{Change, ConsensusRole, Epoch, NodeId, Notice, Operation, RequestId};
 use wavetank_port::RuntimeCommand;
 use wavetank_scenario::plan::{Action, Point};
 use wavetank_trace::{Event, EventId, Payload, VirtualTime, view};
@@ -35,10 +33,28 @@ impl Engine<'_> {
         let Some(name) = name else {
             return self.record(host, cause, payload).id;
         };
-        let preview = Event { id: EventId(0), at: self.now, host, cause: None, payload };
-        self.trigger(name, Point::Before, host, &view::event_fields(&preview), cause);
+        let preview = Event {
+            id: EventId(0),
+            at: self.now,
+            host,
+            cause: None,
+            payload,
+        };
+        self.trigger(
+            name,
+            Point::Before,
+            host,
+            &view::event_fields(&preview),
+            cause,
+        );
         let event = self.record(host, cause, preview.payload);
-        self.trigger(name, Point::After, host, &view::event_fields(&event), event.id);
+        self.trigger(
+            name,
+            Point::After,
+            host,
+            &view::event_fields(&event),
+            event.id,
+        );
         event.id
     }
 
@@ -50,15 +66,26 @@ impl Engine<'_> {
         }
         let host = Some(self.hosts[place as usize].id);
         for notice in notices {
-            if let Notice::Applied { revision, changes, .. } = notice {
+            if let Notice::Applied {
+                revision, changes, ..
+            } = notice
+            {
                 if *revision > self.applied {
                     self.trigger_changes(host, changes, Point::Before, EventId(0));
                 }
                 continue;
             }
-            let payload = Payload::Notice { notice: notice.clone() };
+            let payload = Payload::Notice {
+                notice: notice.clone(),
+            };
             if let Some(name) = view::event_name(&payload) {
-                let event = Event { id: EventId(0), at: self.now, host, cause: None, payload };
+                let event = Event {
+                    id: EventId(0),
+                    at: self.now,
+                    host,
+                    cause: None,
+                    payload,
+                };
                 let fields = view::event_fields(&event);
                 self.trigger(name, Point::Before, host, &fields, EventId(0));
             }
@@ -104,23 +131,27 @@ impl Engine<'_> {
         }
     }
 
+    /// Remembers who leads, as far as the world can see: the newest that says so.
+    fn follow_leader(&mut self, place: u32, role: ConsensusRole, epoch: Epoch) {
+        let newest = self.leader.is_none_or(|(newest, _)| epoch >= newest);
+        let leads = role == ConsensusRole::Leader;
+        if leads && newest {
+            self.leader = Some((epoch, place));
+        } else if !leads && self.leader.is_some_and(|(_, leader)| leader == place) {
+            self.leader = None;
+        }
+    }
+
     pub(crate) fn release_notice(&mut self, place: u32, notice: Notice, cause: EventId) -> EventId {
         let host = Some(self.hosts[place as usize].id);
         match &notice {
-            Notice::RoleChanged { role: ConsensusRole::Leader, epoch } => {
-                if self.leader.is_none_or(|(newest, _)| *epoch >= newest) {
-                    self.leader = Some((*epoch, place));
-                }
-            }
-            Notice::RoleChanged { .. } => {
-                if self.leader.is_some_and(|(_, leader)| leader == place) {
-                    self.leader = None;
-                }
-            }
+            Notice::RoleChanged { role, epoch } => self.follow_leader(place, *role, *epoch),
             Notice::Applied { revision, .. } if *revision > self.applied => {
                 self.applied = *revision;
                 let event = self.record(host, cause, Payload::Notice { notice });
-                if let Payload::Notice { notice: Notice::Applied { changes, .. } } = &event.payload
+                if let Payload::Notice {
+                    notice: Notice::Applied { changes, .. },
+                } = &event.payload
                 {
                     self.trigger_changes(host, changes, Point::After, event.id);
                 }
@@ -132,7 +163,13 @@ impl Engine<'_> {
         let name = view::event_name(&payload).filter(|name| self.faults.watches(name));
         let event = self.record(host, cause, payload);
         if let Some(name) = name {
-            self.trigger(name, Point::After, host, &view::event_fields(&event), event.id);
+            self.trigger(
+                name,
+                Point::After,
+                host,
+                &view::event_fields(&event),
+                event.id,
+            );
         }
         event.id
     }
@@ -142,9 +179,12 @@ impl Engine<'_> {
         let (sender, kind) = (self.hosts[from as usize].id, message.kind());
         let receiver = self.hosts[to as usize].id;
         let numbers = [u64::from(to), kind_number(kind)];
-        let cause = self.recorder.record_detail(self.now, sender, cause, numbers, || {
-            Payload::MessageSent { to: receiver, message: kind.into() }
-        });
+        let cause = self
+            .recorder
+            .record_detail(self.now, sender, cause, numbers, || Payload::MessageSent {
+                to: receiver,
+                message: kind.into(),
+            });
         let delivery = self.network.route(self.now, from, to, size_of(&message));
         for fault in &delivery.hit {
             self.hit(*fault);
@@ -156,45 +196,114 @@ impl Engine<'_> {
             return;
         }
         if let Some(fault) = delivery.held_by {
-            self.held.push((fault, Envelope { to, boot, cause, from, message }));
+            self.held.push((
+                fault,
+                Envelope {
+                    to,
+                    boot,
+                    cause,
+                    from,
+                    message,
+                },
+            ));
             return;
         }
         let [first, second] = delivery.arrivals;
         let Some(first) = first else {
-            self.recorder.record_detail(self.now, sender, cause, [u64::from(to), 0], || {
-                Payload::MessageDropped { to: receiver, message: kind.into() }
-            });
+            self.recorder
+                .record_detail(self.now, sender, cause, [u64::from(to), 0], || {
+                    Payload::MessageDropped {
+                        to: receiver,
+                        message: kind.into(),
+                    }
+                });
             return;
         };
         if delivery.corrupt {
             let error = "checksum mismatch".to_owned();
-            let input = Input::Undecodable { from: sender, kind, error };
-            self.queue.push(first, Happening::Arrive { to, boot, cause, input });
+            let input = Input::Undecodable {
+                from: sender,
+                kind,
+                error,
+            };
+            self.queue.push(
+                first,
+                Happening::Arrive {
+                    to,
+                    boot,
+                    cause,
+                    input,
+                },
+            );
             return;
         }
         if let Some(second) = second {
             let message = message.clone();
-            self.queue.push(second, Happening::Deliver { to, boot, cause, from, message });
+            self.queue.push(
+                second,
+                Happening::Deliver {
+                    to,
+                    boot,
+                    cause,
+                    from,
+                    message,
+                },
+            );
         }
-        self.send_decoded(first, Envelope { to, boot, cause, from, message });
+        self.send_decoded(
+            first,
+            Envelope {
+                to,
+                boot,
+                cause,
+                from,
+                message,
+            },
+        );
     }
 
     /// Puts a message into the queue as the receiver's decoder will see it.
     fn send_decoded(&mut self, at: VirtualTime, envelope: Envelope) {
-        let Envelope { to, boot, cause, from, message } = envelope;
+        let Envelope {
+            to,
+            boot,
+            cause,
+            from,
+            message,
+        } = envelope;
         let kind = message.kind();
         let Some(fault) = self.faults.codec_of(from, kind) else {
-            self.queue.push(at, Happening::Deliver { to, boot, cause, from, message });
+            self.queue.push(
+                at,
+                Happening::Deliver {
+                    to,
+                    boot,
+                    cause,
+                    from,
+                    message,
+                },
+            );
             return;
         };
         self.hit(fault);
         let action: &Action = &self.plan.faults[fault as usize].action;
         let happening = match codec::translate(&message, action) {
-            Ok(message) => Happening::Deliver { to, boot, cause, from, message },
+            Ok(message) => Happening::Deliver {
+                to,
+                boot,
+                cause,
+                from,
+                message,
+            },
             Err(error) => {
                 let from = self.hosts[from as usize].id;
                 let input = Input::Undecodable { from, kind, error };
-                Happening::Arrive { to, boot, cause, input }
+                Happening::Arrive {
+                    to,
+                    boot,
+                    cause,
+                    input,
+                }
             }
         };
         self.queue.push(at, happening);
@@ -209,12 +318,24 @@ impl Engine<'_> {
         arrival: Option<VirtualTime>,
         cause: EventId,
     ) {
-        let Some(arrival) = arrival.filter(|_| power) else { return };
+        let Some(arrival) = arrival.filter(|_| power) else {
+            return;
+        };
         let back = self.network.route(arrival, to, from, 64);
         if let Some(at) = back.arrivals[0] {
             let boot = self.hosts[from as usize].boot;
-            let input = Input::ConnectionLost { peer: self.hosts[to as usize].id };
-            self.queue.push(at, Happening::Arrive { to: from, boot, cause, input });
+            let input = Input::ConnectionLost {
+                peer: self.hosts[to as usize].id,
+            };
+            self.queue.push(
+                at,
+                Happening::Arrive {
+                    to: from,
+                    boot,
+                    cause,
+                    input,
+                },
+            );
         }
     }
 
@@ -233,10 +354,23 @@ impl Engine<'_> {
         let (receiver, sender) = (host.id, self.hosts[from as usize].id);
         let kind = message.kind();
         let numbers = [u64::from(from), kind_number(kind)];
-        let cause = self.recorder.record_detail(self.now, receiver, cause, numbers, || {
-            Payload::MessageDelivered { from: sender, message: kind.into() }
-        });
-        self.arrive(to, boot, cause, Input::Message { from: sender, message });
+        let cause = self
+            .recorder
+            .record_detail(self.now, receiver, cause, numbers, || {
+                Payload::MessageDelivered {
+                    from: sender,
+                    message: kind.into(),
+                }
+            });
+        self.arrive(
+            to,
+            boot,
+            cause,
+            Input::Message {
+                from: sender,
+                message,
+            },
+        );
     }
 
     /// Messages that a hold rule kept arrive now, in the order they were sent.
@@ -260,8 +394,11 @@ impl Engine<'_> {
             _ => None,
         };
         let (name, container) = (command.name(), command.container().cloned());
-        let called =
-            Payload::RuntimeCalled { call: name.into(), container: container.clone(), image };
+        let called = Payload::RuntimeCalled {
+            call: name.into(),
+            container: container.clone(),
+            image,
+        };
         let cause = self.announce(Some(id), cause, called);
         // A fault that waits for this call may have ended the caller before the call left.
         if self.hosts[place as usize].boot != boot {
@@ -269,7 +406,14 @@ impl Engine<'_> {
         }
         self.calls_made += 1;
         let handle = self.calls_made;
-        let open = OpenCall { host: place, boot, call: call.call, name, container, cause };
+        let open = OpenCall {
+            host: place,
+            boot,
+            call: call.call,
+            name,
+            container,
+            cause,
+        };
         self.calls.insert(handle, open);
         if let Some(runtime) = &mut self.hosts[place as usize].runtime {
             runtime.submit(self.now, handle, command);
@@ -297,8 +441,14 @@ impl Engine<'_> {
     pub(crate) fn pump_runtime(&mut self, place: u32, cause: EventId) {
         let host = &mut self.hosts[place as usize];
         let (id, boot) = (host.id, host.boot);
-        let Some(runtime) = &mut host.runtime else { return };
-        let outputs = if runtime.has_output() { runtime.drain_output() } else { Vec::new() };
+        let Some(runtime) = &mut host.runtime else {
+            return;
+        };
+        let outputs = if runtime.has_output() {
+            runtime.drain_output()
+        } else {
+            Vec::new()
+        };
         self.rearm_runtime(place);
         let mut cause = cause;
         for output in outputs {
@@ -319,7 +469,11 @@ impl Engine<'_> {
         if host.is_paused() || !host.power {
             return;
         }
-        let Some(due) = host.runtime.as_ref().and_then(|runtime| runtime.next_deadline()) else {
+        let Some(due) = host
+            .runtime
+            .as_ref()
+            .and_then(|runtime| runtime.next_deadline())
+        else {
             return;
         };
         let due = due.max(self.now);
@@ -327,7 +481,8 @@ impl Engine<'_> {
             return;
         }
         host.runtime_timer = Some(due);
-        self.queue.push(due, Happening::RuntimeTimer { host: place });
+        self.queue
+            .push(due, Happening::RuntimeTimer { host: place });
     }
 
     fn answer(
@@ -335,7 +490,9 @@ impl Engine<'_> {
         handle: u64,
         result: Result<wavetank_port::RuntimeReply, wavetank_port::RuntimeError>,
     ) {
-        let Some(open) = self.calls.remove(&handle) else { return };
+        let Some(open) = self.calls.remove(&handle) else {
+            return;
+        };
         let host = &self.hosts[open.host as usize];
         if host.boot != open.boot {
             return;
@@ -353,7 +510,10 @@ impl Engine<'_> {
             listed,
         };
         let cause = self.announce(Some(host.id), open.cause, answered);
-        let input = Input::Runtime { call: open.call, result };
+        let input = Input::Runtime {
+            call: open.call,
+            result,
+        };
         self.arrive(open.host, open.boot, cause, input);
     }
 
@@ -366,9 +526,24 @@ impl Engine<'_> {
             self.locks.release(id, &request.volume, &request.holder);
             true
         };
-        let reply = if done { LockReply::Done } else { LockReply::Held };
-        let input = Input::Lock { call: request.call, reply };
-        self.queue.push(self.now, Happening::Arrive { to: place, boot, cause, input });
+        let reply = if done {
+            LockReply::Done
+        } else {
+            LockReply::Held
+        };
+        let input = Input::Lock {
+            call: request.call,
+            reply,
+        };
+        self.queue.push(
+            self.now,
+            Happening::Arrive {
+                to: place,
+                boot,
+                cause,
+                input,
+            },
+        );
     }
 
     /// A client's request was answered: operators and load clients go on.
@@ -386,7 +561,8 @@ impl Engine<'_> {
             self.operate();
         } else if let Some(client) = (id.number as usize).checked_sub(2) {
             let pause = self.loads[client].config.pause;
-            self.queue.push(self.now + pause, Happening::Load { client });
+            self.queue
+                .push(self.now + pause, Happening::Load { client });
         }
     }
 
@@ -405,22 +581,41 @@ impl Engine<'_> {
     }
 
     fn invoke(&mut self, id: NodeId, operation: Operation, cause: EventId) {
-        let Some(place) = self.place_of(id) else { return };
+        let Some(place) = self.place_of(id) else {
+            return;
+        };
         let host = &self.hosts[place as usize];
         let (boot, incarnation) = (host.boot, host.incarnation);
         let sequence = self.sequences.entry(id.number).or_insert(0);
         *sequence += 1;
         let sequence = *sequence;
-        let request = RequestId { client: id, incarnation, sequence };
-        let invoked = Payload::ClientInvoked { request, operation: operation.clone() };
+        let request = RequestId {
+            client: id,
+            incarnation,
+            sequence,
+        };
+        let invoked = Payload::ClientInvoked {
+            request,
+            operation: operation.clone(),
+        };
         let cause = self.announce(Some(id), cause, invoked);
-        self.arrive(place, boot, cause, Input::Submit { sequence, operation });
+        self.arrive(
+            place,
+            boot,
+            cause,
+            Input::Submit {
+                sequence,
+                operation,
+            },
+        );
     }
 }
 
 /// A number for a message kind's name, for the digest.
 fn kind_number(kind: &str) -> u64 {
-    kind.bytes().fold(0, |number, byte| number.wrapping_mul(31).wrapping_add(u64::from(byte)))
+    kind.bytes().fold(0, |number, byte| {
+        number.wrapping_mul(31).wrapping_add(u64::from(byte))
+    })
 }
 
 /// Roughly how many bytes a message takes on the wire; only bandwidth rules ask.
@@ -428,7 +623,11 @@ fn size_of(message: &Message) -> u64 {
     let payload = match message {
         Message::Raft(raft) => {
             let entries: usize = raft.entries.iter().map(|entry| entry.data.len() + 32).sum();
-            entries + raft.snapshot.as_ref().map_or(0, |snapshot| snapshot.data.len())
+            entries
+                + raft
+                    .snapshot
+                    .as_ref()
+                    .map_or(0, |snapshot| snapshot.data.len())
         }
         Message::Assignments { tasks, .. } => tasks.len() * 300,
         Message::Report { reports, .. } => reports.len() * 120,

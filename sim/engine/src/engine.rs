@@ -27,9 +27,20 @@ const SPINS_MAX: u32 = 10_000;
 /// Something that will happen.
 pub(crate) enum Happening {
     /// A message arrives.
-    Deliver { to: u32, boot: u64, cause: EventId, from: u32, message: Message },
+    Deliver {
+        to: u32,
+        boot: u64,
+        cause: EventId,
+        from: u32,
+        message: Message,
+    },
     /// Something else arrives: garbage, the end of a connection, the answer to a lock request.
-    Arrive { to: u32, boot: u64, cause: EventId, input: Input },
+    Arrive {
+        to: u32,
+        boot: u64,
+        cause: EventId,
+        input: Input,
+    },
     /// A process wants its timer.
     Timer { host: u32, boot: u64 },
     /// A runtime has something to do.
@@ -108,8 +119,10 @@ impl<'a> Engine<'a> {
         let managers = manager_count(plan);
         let hosts = build_hosts(plan, managers);
         let agents = u32::try_from(plan.cluster.agents.len()).unwrap_or(u32::MAX);
-        let streams =
-            hosts.iter().map(|h| Stream::new(plan.seed, &h.id.to_string(), "network")).collect();
+        let streams = hosts
+            .iter()
+            .map(|h| Stream::new(plan.seed, &h.id.to_string(), "network"))
+            .collect();
         let (all, leading) = (hosts.len(), managers as usize);
         let peers = |host| if host < leading { all } else { leading };
         Engine {
@@ -160,7 +173,13 @@ impl<'a> Engine<'a> {
     }
 
     fn begin(&mut self) {
-        self.record(None, EventId(0), Payload::Phase { phase: Phase::Faults });
+        self.record(
+            None,
+            EventId(0),
+            Payload::Phase {
+                phase: Phase::Faults,
+            },
+        );
         for host in 0..self.hosts.len() {
             let extra = self.hosts[host].id.role == NodeRole::Manager
                 && self.hosts[host].id.number > self.plan.cluster.managers;
@@ -177,15 +196,29 @@ impl<'a> Engine<'a> {
             self.queue.push(at, Happening::Load { client });
         }
         self.arm_faults();
-        self.queue.push(VirtualTime::from_duration(self.plan.horizon), Happening::Settle);
+        self.queue.push(
+            VirtualTime::from_duration(self.plan.horizon),
+            Happening::Settle,
+        );
     }
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Deliver { to, boot, cause, from, message } => {
+            Happening::Deliver {
+                to,
+                boot,
+                cause,
+                from,
+                message,
+            } => {
                 self.deliver(to, boot, cause, from, message);
             }
-            Happening::Arrive { to, boot, cause, input } => self.arrive(to, boot, cause, input),
+            Happening::Arrive {
+                to,
+                boot,
+                cause,
+                input,
+            } => self.arrive(to, boot, cause, input),
             Happening::Timer { host, boot } => self.timer_due(host, boot),
             Happening::RuntimeTimer { host } => self.runtime_due(host),
             Happening::Unblock { host, boot } => self.unblock(host, boot),
@@ -209,7 +242,13 @@ impl<'a> Engine<'a> {
     fn settle(&mut self) {
         self.settling = true;
         self.heal_all();
-        self.record(None, EventId(0), Payload::Phase { phase: Phase::Settle });
+        self.record(
+            None,
+            EventId(0),
+            Payload::Phase {
+                phase: Phase::Settle,
+            },
+        );
     }
 
     /// The host with this id, by its place in `hosts`.
@@ -222,7 +261,9 @@ impl<'a> Engine<'a> {
                 (base, index(self.hosts.len()) - base)
             }
         };
-        (1..=count).contains(&id.number).then(|| base + id.number - 1)
+        (1..=count)
+            .contains(&id.number)
+            .then(|| base + id.number - 1)
     }
 
     /// Something arrives at a host; void if it was meant for an earlier boot.
@@ -243,9 +284,14 @@ impl<'a> Engine<'a> {
         let now = self.now;
         let mut effects = std::mem::take(&mut self.scratch);
         let host = &mut self.hosts[place as usize];
-        let Some(process) = host.process.as_mut() else { return };
+        let Some(process) = host.process.as_mut() else {
+            return;
+        };
         let (local, wall) = (host.clock.monotonic(now), host.clock.wall(now));
-        process.handle(&mut Context::new(local, wall, &mut host.rng, &mut effects), input);
+        process.handle(
+            &mut Context::new(local, wall, &mut host.rng, &mut effects),
+            input,
+        );
         if effects.is_empty() {
             self.scratch = effects;
             self.rearm(place);
@@ -292,9 +338,14 @@ impl<'a> Engine<'a> {
             self.rearm(place);
         } else {
             let boot = host.boot;
-            host.waiting = Some(Waiting { effects, cause, writes });
+            host.waiting = Some(Waiting {
+                effects,
+                cause,
+                writes,
+            });
             let at = VirtualTime(self.now.0.saturating_add(wait));
-            self.queue.push(at, Happening::Unblock { host: place, boot });
+            self.queue
+                .push(at, Happening::Unblock { host: place, boot });
         }
     }
 
@@ -304,8 +355,11 @@ impl<'a> Engine<'a> {
         if host.boot != boot || host.is_paused() {
             return;
         }
-        let Some(mut waiting) = host.waiting.take() else { return };
-        host.disk.finish_write(wavetank_core::Record::replaces_history);
+        let Some(mut waiting) = host.waiting.take() else {
+            return;
+        };
+        host.disk
+            .finish_write(wavetank_core::Record::replaces_history);
         self.release(place, &mut waiting.effects, waiting.cause);
         self.catch_up(place);
     }
@@ -317,7 +371,9 @@ impl<'a> Engine<'a> {
             if !host.is_ready() {
                 return;
             }
-            let Some((input, cause)) = host.inbox.pop_front() else { break };
+            let Some((input, cause)) = host.inbox.pop_front() else {
+                break;
+            };
             self.step(place, input, cause);
         }
         self.rearm(place);
@@ -329,7 +385,9 @@ impl<'a> Engine<'a> {
         if !host.is_ready() {
             return;
         }
-        let Some(process) = host.process.as_ref() else { return };
+        let Some(process) = host.process.as_ref() else {
+            return;
+        };
         let due = host.clock.when(process.next_deadline()).max(self.now);
         if due > self.end || host.timer.is_some_and(|armed| armed <= due) {
             return;
@@ -349,7 +407,9 @@ impl<'a> Engine<'a> {
         if !host.is_ready() {
             return;
         }
-        let Some(process) = host.process.as_ref() else { return };
+        let Some(process) = host.process.as_ref() else {
+            return;
+        };
         // The deadline may have moved since the timer was armed; clocks may have drifted.
         if host.clock.when(process.next_deadline()) > now {
             self.rearm(place);
@@ -400,10 +460,7 @@ impl<'a> Engine<'a> {
         }
     }
 
-    fn make_process(
-        &mut self,
-        place: u32,
-    ) -> Result<Box<dyn wavetank_core::Process>, String> {
+    fn make_process(&mut self, place: u32) -> Result<Box<dyn wavetank_core::Process>, String> {
         let all_managers: Vec<NodeId> = (1..=self.managers).map(NodeId::manager).collect();
         let timers = self.plan.cluster.timers.clone();
         let initial = self.plan.cluster.managers;
@@ -418,11 +475,20 @@ impl<'a> Engine<'a> {
                 let founder = !host.seasoned && id.number <= initial;
                 let boot = if founder {
                     let member = |n| (u64::from(n), NodeId::manager(n));
-                    Boot::Bootstrap { members: (1..=initial).map(member).collect() }
+                    Boot::Bootstrap {
+                        members: (1..=initial).map(member).collect(),
+                    }
                 } else {
-                    Boot::Join { contacts: all_managers.into_iter().filter(|m| *m != id).collect() }
+                    Boot::Join {
+                        contacts: all_managers.into_iter().filter(|m| *m != id).collect(),
+                    }
                 };
-                let config = ManagerConfig { id, incarnation, boot, timers };
+                let config = ManagerConfig {
+                    id,
+                    incarnation,
+                    boot,
+                    timers,
+                };
                 self.system.manager(config, stored, now, &mut host.rng)
             }
             NodeRole::Agent => {
@@ -438,7 +504,12 @@ impl<'a> Engine<'a> {
                 self.system.agent(config, stored, now, &mut host.rng)
             }
             NodeRole::Client => {
-                let config = ClientConfig { id, incarnation, managers: all_managers, timers };
+                let config = ClientConfig {
+                    id,
+                    incarnation,
+                    managers: all_managers,
+                    timers,
+                };
                 Ok(self.system.client(config, now, &mut host.rng))
             }
         }
@@ -447,7 +518,15 @@ impl<'a> Engine<'a> {
     /// A process gives up; its supervisor starts it again after a while.
     pub(crate) fn crash(&mut self, place: u32, cause: EventId, why: &str) {
         let id = self.hosts[place as usize].id;
-        let cause = self.record(Some(id), cause, Payload::GaveUp { why: why.to_owned() }).id;
+        let cause = self
+            .record(
+                Some(id),
+                cause,
+                Payload::GaveUp {
+                    why: why.to_owned(),
+                },
+            )
+            .id;
         self.stop_process(place, cause, HostState::Crashed, false);
         self.restart_later(place);
     }
@@ -455,7 +534,8 @@ impl<'a> Engine<'a> {
     fn restart_later(&mut self, place: u32) {
         let boot = self.hosts[place as usize].boot;
         let at = self.now + self.plan.cluster.restart_delay;
-        self.queue.push(at, Happening::Restart { host: place, boot });
+        self.queue
+            .push(at, Happening::Restart { host: place, boot });
     }
 
     /// Ends a host's process, and with a power loss or a wipe the machine.
@@ -470,7 +550,8 @@ impl<'a> Engine<'a> {
         let silent = matches!(state, HostState::PowerLost | HostState::Wiped);
         let host = &mut self.hosts[place as usize];
         let was_running = host.process.is_some();
-        if !was_running && !(silent && host.power) {
+        let has_more_to_lose = silent && host.power;
+        if !(was_running || has_more_to_lose) {
             return false;
         }
         let (id, incarnation) = (host.id, host.incarnation);
@@ -509,8 +590,11 @@ impl<'a> Engine<'a> {
     /// decided is durable and counts as decided. Nothing of it is sent.
     fn complete_write(&mut self, place: u32) {
         let host = &mut self.hosts[place as usize];
-        host.disk.finish_write(wavetank_core::Record::replaces_history);
-        let Some(waiting) = host.waiting.take().filter(|waiting| waiting.writes) else { return };
+        host.disk
+            .finish_write(wavetank_core::Record::replaces_history);
+        let Some(waiting) = host.waiting.take().filter(|waiting| waiting.writes) else {
+            return;
+        };
         let mut cause = waiting.cause;
         for notice in waiting.effects.notices {
             cause = self.release_notice(place, notice, cause);
@@ -529,7 +613,15 @@ impl<'a> Engine<'a> {
             if let Some(at) = delivery.arrivals[0] {
                 let boot = self.hosts[peer as usize].boot;
                 let input = Input::ConnectionLost { peer: id };
-                self.queue.push(at, Happening::Arrive { to: peer, boot, cause, input });
+                self.queue.push(
+                    at,
+                    Happening::Arrive {
+                        to: peer,
+                        boot,
+                        cause,
+                        input,
+                    },
+                );
             }
         }
     }
@@ -605,7 +697,11 @@ fn build_loads(plan: &Plan) -> Vec<Load> {
     numbered
         .map(|(config, number)| {
             let id = NodeId::client(number);
-            Load::new(id, config.clone(), Stream::new(plan.seed, &id.to_string(), "load"))
+            Load::new(
+                id,
+                config.clone(),
+                Stream::new(plan.seed, &id.to_string(), "load"),
+            )
         })
         .collect()
 }

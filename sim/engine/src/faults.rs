@@ -47,8 +47,12 @@ pub(crate) struct FaultBoard {
 impl FaultBoard {
     /// Nothing has fired.
     pub(crate) fn new(plan: &Plan) -> Self {
-        let watches: Vec<Watch> =
-            plan.faults.iter().zip(0..).filter_map(|(fault, number)| watch(fault, number)).collect();
+        let watches: Vec<Watch> = plan
+            .faults
+            .iter()
+            .zip(0..)
+            .filter_map(|(fault, number)| watch(fault, number))
+            .collect();
         let watched = watches.iter().map(|watch| watch.event.clone()).collect();
         FaultBoard {
             runs: plan.faults.iter().map(|_| FaultRun::default()).collect(),
@@ -66,7 +70,9 @@ impl FaultBoard {
 
     /// Does any fault wait for the moment before an event?
     pub(crate) fn watches_before(&self) -> bool {
-        self.watches.iter().any(|watch| watch.point == Point::Before)
+        self.watches
+            .iter()
+            .any(|watch| watch.point == Point::Before)
     }
 
     /// The faults for which this event is the one they wait for, with their delays.
@@ -93,7 +99,11 @@ impl FaultBoard {
             watch.left > 0
         });
         if !due.is_empty() {
-            self.watched = self.watches.iter().map(|watch| watch.event.clone()).collect();
+            self.watched = self
+                .watches
+                .iter()
+                .map(|watch| watch.event.clone())
+                .collect();
         }
         due
     }
@@ -104,8 +114,13 @@ impl FaultBoard {
             return None;
         }
         let applies = |fault: &u32| {
-            self.runs.get(*fault as usize).is_some_and(|run| run.places.contains(&from))
-                && self.codec_kinds.iter().any(|(other, name)| other == fault && name == kind)
+            self.runs
+                .get(*fault as usize)
+                .is_some_and(|run| run.places.contains(&from))
+                && self
+                    .codec_kinds
+                    .iter()
+                    .any(|(other, name)| other == fault && name == kind)
         };
         self.codecs.iter().copied().find(applies)
     }
@@ -121,7 +136,14 @@ impl FaultBoard {
 }
 
 fn watch(fault: &wavetank_scenario::plan::Fault, number: u32) -> Option<Watch> {
-    let Trigger::OnEvent { event, condition, occurrence, point, delay } = &fault.trigger else {
+    let Trigger::OnEvent {
+        event,
+        condition,
+        occurrence,
+        point,
+        delay,
+    } = &fault.trigger
+    else {
         return None;
     };
     // Conditions were compiled when the file was checked; one that no longer compiles never fires,
@@ -153,7 +175,13 @@ impl Engine<'_> {
     /// Puts all faults that wait for a time into the queue, and says that all are armed.
     pub(crate) fn arm_faults(&mut self) {
         for fault in 0..crate::engine::index(self.plan.faults.len()) {
-            self.record_fault(fault, FaultState::Armed, Vec::new(), String::new(), EventId(0));
+            self.record_fault(
+                fault,
+                FaultState::Armed,
+                Vec::new(),
+                String::new(),
+                EventId(0),
+            );
             if let Trigger::At(at) = self.plan.faults[fault as usize].trigger {
                 let at = VirtualTime::from_duration(at);
                 self.queue.push(at, Happening::Fire { fault });
@@ -198,20 +226,31 @@ impl Engine<'_> {
         run.active = true;
         run.places = struck.places;
         run.containers = struck.containers;
-        let cause = self.record_fault(fault, FaultState::Fired, struck.disturbs, struck.detail, cause);
+        let cause = self.record_fault(
+            fault,
+            FaultState::Fired,
+            struck.disturbs,
+            struck.detail,
+            cause,
+        );
         self.strike(fault, cause);
         self.fire_dependents(fault);
         if let Some(duration) = self.plan.faults[fault as usize].duration {
-            self.queue.push(self.now + duration, Happening::Heal { fault });
+            self.queue
+                .push(self.now + duration, Happening::Heal { fault });
         }
     }
 
     fn fire_dependents(&mut self, fault: u32) {
         for (other, number) in self.plan.faults.iter().zip(0..) {
-            if let Trigger::AfterFault { fault: first, delay } = other.trigger
+            if let Trigger::AfterFault {
+                fault: first,
+                delay,
+            } = other.trigger
                 && first == fault
             {
-                self.queue.push(self.now + delay, Happening::Fire { fault: number });
+                self.queue
+                    .push(self.now + delay, Happening::Fire { fault: number });
             }
         }
     }
@@ -223,8 +262,13 @@ impl Engine<'_> {
             return;
         }
         run.active = false;
-        let cause =
-            self.record_fault(fault, FaultState::Healed, Vec::new(), String::new(), EventId(0));
+        let cause = self.record_fault(
+            fault,
+            FaultState::Healed,
+            Vec::new(),
+            String::new(),
+            EventId(0),
+        );
         self.undo(fault, cause);
     }
 
@@ -239,10 +283,18 @@ impl Engine<'_> {
 
     /// A fault had a part in something for the first time.
     pub(crate) fn hit(&mut self, fault: u32) {
-        let Some(run) = self.faults.runs.get_mut(fault as usize) else { return };
+        let Some(run) = self.faults.runs.get_mut(fault as usize) else {
+            return;
+        };
         if !run.hit {
             run.hit = true;
-            self.record_fault(fault, FaultState::Hit, Vec::new(), String::new(), EventId(0));
+            self.record_fault(
+                fault,
+                FaultState::Hit,
+                Vec::new(),
+                String::new(),
+                EventId(0),
+            );
         }
     }
 
@@ -256,7 +308,14 @@ impl Engine<'_> {
     ) -> EventId {
         let planned = &self.plan.faults[fault as usize];
         let (name, action) = (planned.name.clone(), planned.action.name().to_owned());
-        let payload = Payload::Fault { fault, name, action, state, disturbs, detail };
+        let payload = Payload::Fault {
+            fault,
+            name,
+            action,
+            state,
+            disturbs,
+            detail,
+        };
         self.announce(None, cause, payload)
     }
 }

@@ -73,7 +73,11 @@ impl Host {
 
     /// Milliseconds a step takes; 0 on a healthy machine.
     pub fn step_ms(&self) -> u64 {
-        self.slowed_by.iter().map(|(_, factor)| u64::from(*factor)).max().unwrap_or(0)
+        self.slowed_by
+            .iter()
+            .map(|(_, factor)| u64::from(*factor))
+            .max()
+            .unwrap_or(0)
     }
 
     /// The process is gone, whatever the reason.

@@ -41,7 +41,13 @@ impl<'a> Recorder<'a> {
     ) -> Event {
         self.last += 1;
         let cause = (cause.0 > 0).then_some(cause);
-        let event = Event { id: EventId(self.last), at, host, cause, payload };
+        let event = Event {
+            id: EventId(self.last),
+            at,
+            host,
+            cause,
+            payload,
+        };
         self.buffer.clear();
         // Serialising plain data into memory cannot fail; a shorter digest would show if it did.
         let written = serde_json::to_writer(&mut self.buffer, &event);
@@ -70,7 +76,13 @@ impl<'a> Recorder<'a> {
         if self.keep == Keep::Full {
             let cause = (cause.0 > 0).then_some(cause);
             let payload = payload();
-            (self.sink)(&Event { id: EventId(self.last), at, host: Some(host), cause, payload });
+            (self.sink)(&Event {
+                id: EventId(self.last),
+                at,
+                host: Some(host),
+                cause,
+                payload,
+            });
         }
         EventId(self.last)
     }

@@ -32,14 +32,21 @@ impl Engine<'_> {
             detail: String::new(),
         };
         match &planned.target {
-            Target::Tasks { service, take, draw } => {
+            Target::Tasks {
+                service,
+                take,
+                draw,
+            } => {
                 struck.containers = self.choose_tasks(service.as_deref(), *take, *draw)?;
             }
             Target::Registry { .. } | Target::Cluster => {}
             target => struck.places = self.choose_hosts(fault, target)?,
         }
-        let mut named: BTreeSet<NodeId> =
-            struck.places.iter().map(|place| self.hosts[*place as usize].id).collect();
+        let mut named: BTreeSet<NodeId> = struck
+            .places
+            .iter()
+            .map(|place| self.hosts[*place as usize].id)
+            .collect();
         if let Action::Partition { shape, .. } = &planned.action {
             named.extend(nodes_of(shape));
         }
@@ -52,7 +59,10 @@ impl Engine<'_> {
 
     fn choose_hosts(&self, fault: u32, target: &Target) -> Option<Vec<u32>> {
         let places = match target {
-            Target::Nodes(nodes) => nodes.iter().filter_map(|node| self.place_of(*node)).collect(),
+            Target::Nodes(nodes) => nodes
+                .iter()
+                .filter_map(|node| self.place_of(*node))
+                .collect(),
             Target::Leader => vec![self.leader?.1],
             Target::Followers { take, draw } => {
                 let leader = self.leader.map(|(_, place)| place);
@@ -191,7 +201,8 @@ impl Engine<'_> {
             self.announce(Some(id), cause, Payload::Host { state, incarnation });
             self.rearm_runtime(*place);
             if waits {
-                self.queue.push(now, Happening::Unblock { host: *place, boot });
+                self.queue
+                    .push(now, Happening::Unblock { host: *place, boot });
             } else {
                 self.catch_up(*place);
             }
@@ -239,7 +250,11 @@ impl Engine<'_> {
             Action::LinkHold => (touching(), LinkEffect::Hold),
             _ => return false,
         };
-        self.network.add_rule(LinkRule { fault, selection, effect });
+        self.network.add_rule(LinkRule {
+            fault,
+            selection,
+            effect,
+        });
         true
     }
 
@@ -250,12 +265,13 @@ impl Engine<'_> {
             Direction::To => (false, true),
         };
         let set = |nodes: &[NodeId]| -> BTreeSet<u32> {
-            nodes.iter().filter_map(|node| self.place_of(*node)).collect()
+            nodes
+                .iter()
+                .filter_map(|node| self.place_of(*node))
+                .collect()
         };
         match shape {
-            Shape::Isolate => {
-                Selection::Border(places.iter().copied().collect(), outward, inward)
-            }
+            Shape::Isolate => Selection::Border(places.iter().copied().collect(), outward, inward),
             Shape::FromManagers => {
                 let others = (0..self.managers).filter(|place| !places.contains(place));
                 let groups = vec![places.iter().copied().collect(), others.collect()];
@@ -297,7 +313,11 @@ impl Engine<'_> {
             host.disk.add_fault(fault, effect.clone());
             if let (DiskFault::Full, Some(runtime)) = (&effect, &mut host.runtime) {
                 let effect = RuntimeEffect::NoSpace;
-                runtime.add_rule(RuntimeRule { fault, effect, count: None });
+                runtime.add_rule(RuntimeRule {
+                    fault,
+                    effect,
+                    count: None,
+                });
             }
         }
         true
@@ -319,7 +339,12 @@ impl Engine<'_> {
             Target::Registry { images } => images.clone(),
             _ => Vec::new(),
         };
-        self.registry.add_rule(RegistryRule { fault, images, effect, count });
+        self.registry.add_rule(RegistryRule {
+            fault,
+            images,
+            effect,
+            count,
+        });
         true
     }
 
@@ -327,16 +352,15 @@ impl Engine<'_> {
         let now = self.now;
         if !matches!(
             action,
-            Action::TaskExit { .. }
-                | Action::TaskOom
-                | Action::TaskUnhealthy
-                | Action::MonitorKill
+            Action::TaskExit { .. } | Action::TaskOom | Action::TaskUnhealthy | Action::MonitorKill
         ) {
             return false;
         }
         for (place, id) in self.faults.runs[fault as usize].containers.clone() {
             let host = &mut self.hosts[place as usize];
-            let Some(runtime) = &mut host.runtime else { continue };
+            let Some(runtime) = &mut host.runtime else {
+                continue;
+            };
             match action {
                 Action::TaskExit { code } => {
                     runtime.end_running(now, &host.clock, &id, *code, ExitCause::Fault);
@@ -359,18 +383,24 @@ impl Engine<'_> {
         let now = self.now;
         for place in places {
             let host = &mut self.hosts[*place as usize];
-            let Some(runtime) = &mut host.runtime else { continue };
+            let Some(runtime) = &mut host.runtime else {
+                continue;
+            };
             match action {
                 Action::DaemonRestart { keeps_state } => {
                     runtime.daemon_down(now, &host.clock, fault, *keeps_state);
                 }
                 Action::Orphan => {
                     let id = ContainerId(format!("wt-task-{}.1", 900_000 + fault));
-                    runtime.add_orphan(now, &host.clock, id);
+                    runtime.add_orphan(now, &host.clock, &id);
                 }
                 action => {
                     if let Some((effect, count)) = runtime_rule(action) {
-                        runtime.add_rule(RuntimeRule { fault, effect, count });
+                        runtime.add_rule(RuntimeRule {
+                            fault,
+                            effect,
+                            count,
+                        });
                     }
                 }
             }
@@ -386,10 +416,9 @@ impl Engine<'_> {
         let plan = self.plan;
         let places = self.faults.runs[fault as usize].places.clone();
         match &plan.faults[fault as usize].action {
-            Action::ProcessExit
-            | Action::ProcessKill
-            | Action::PowerLoss { .. }
-            | Action::Wipe => self.start_all(fault, &places, cause),
+            Action::ProcessExit | Action::ProcessKill | Action::PowerLoss { .. } | Action::Wipe => {
+                self.start_all(fault, &places, cause);
+            }
             Action::Pause => self.resume_all(fault, &places, cause),
             Action::SlowCpu { .. } => {
                 for place in places {
@@ -399,7 +428,9 @@ impl Engine<'_> {
             }
             Action::ClockJump { by_ns } => {
                 for place in places {
-                    self.hosts[place as usize].clock.jump_wall(by_ns.saturating_neg());
+                    self.hosts[place as usize]
+                        .clock
+                        .jump_wall(by_ns.saturating_neg());
                 }
             }
             Action::ClockDrift { .. } => self.drift(fault, &places, 0),
@@ -436,7 +467,9 @@ impl Engine<'_> {
         for place in 0..index(self.hosts.len()) {
             let host = &mut self.hosts[place as usize];
             host.disk.remove_fault(fault);
-            let Some(runtime) = &mut host.runtime else { continue };
+            let Some(runtime) = &mut host.runtime else {
+                continue;
+            };
             runtime.remove_rules(now, fault);
             if matches!(action, Action::DaemonRestart { .. }) && places.contains(&place) {
                 runtime.daemon_up(now, fault);
@@ -548,6 +581,10 @@ fn detail(
         _ => names(nodes.iter().map(NodeId::to_string).collect()),
     };
     let roles = nodes.iter().all(|node| node.role == NodeRole::Manager) && !nodes.is_empty();
-    let group = if roles && matches!(target, Target::Leader) { " (leader)" } else { "" };
+    let group = if roles && matches!(target, Target::Leader) {
+        " (leader)"
+    } else {
+        ""
+    };
     format!("{} on {place}{group}", action.name())
 }

@@ -31,12 +31,7 @@ pub trait System {
     }
 
     /// A client starts.
-    fn client(
-        &self,
-        config: ClientConfig,
-        now: Instant,
-        rng: &mut ChaCha8Rng,
-    ) -> Box<dyn Process> {
+    fn client(&self, config: ClientConfig, now: Instant, rng: &mut ChaCha8Rng) -> Box<dyn Process> {
         Box::new(Client::start(config, now, rng))
     }
 }

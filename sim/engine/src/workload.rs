@@ -52,7 +52,12 @@ pub struct Load {
 impl Load {
     /// A load client that has done nothing yet.
     pub fn new(id: NodeId, config: LoadClient, stream: Stream) -> Self {
-        Load { config, stream, writes: 0, id }
+        Load {
+            config,
+            stream,
+            writes: 0,
+            id,
+        }
     }
 
     /// What it asks next; `None` once its time is over. Every value it writes is its own, so that
@@ -61,13 +66,19 @@ impl Load {
         if now.as_duration() >= self.config.until {
             return None;
         }
-        let key = format!("key-{}", self.stream.below(u64::from(self.config.keys.max(1))));
+        let key = format!(
+            "key-{}",
+            self.stream.below(u64::from(self.config.keys.max(1)))
+        );
         if self.stream.chance(self.config.reads_percent) {
             return Some(Operation::Get { key });
         }
         self.writes += 1;
         let value = format!("{}-{}", self.id, self.writes);
-        Some(Operation::Put { key, value, claim: None })
+        Some(Operation::Put {
+            key,
+            value,
+            claim: None,
+        })
     }
 }
-

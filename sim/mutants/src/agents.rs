@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wavetank_core::{CallId, Effects, Input, Message, RuntimeCall};
-use wavetank_model::{
-    DesiredState, InstanceId, Notice, Reason, SessionId, TaskState, TaskStatus,
-};
+use wavetank_model::{DesiredState, InstanceId, Notice, Reason, SessionId, TaskState, TaskStatus};
 use wavetank_port::{
     ContainerId, ErrorClass, ExitCode, RuntimeCommand, RuntimeError, RuntimeReply,
 };
@@ -18,7 +16,9 @@ use crate::wrapper::Edit;
 fn each_status(effects: &mut Effects, edit: impl Fn(&mut TaskStatus)) {
     for (_, message) in &mut effects.messages {
         if let Message::Report { reports, .. } = message {
-            reports.iter_mut().for_each(|report| edit(&mut report.status));
+            reports
+                .iter_mut()
+                .for_each(|report| edit(&mut report.status));
         }
     }
     for notice in &mut effects.notices {
@@ -30,7 +30,11 @@ fn each_status(effects: &mut Effects, edit: impl Fn(&mut TaskStatus)) {
 
 /// Changes every assignment that reaches the agent.
 fn each_assignment(input: &mut Input, edit: impl Fn(&mut wavetank_core::Assignment)) {
-    if let Input::Message { message: Message::Assignments { tasks, .. }, .. } = input {
+    if let Input::Message {
+        message: Message::Assignments { tasks, .. },
+        ..
+    } = input
+    {
         tasks.iter_mut().for_each(edit);
     }
 }
@@ -40,8 +44,13 @@ pub struct NeverListens;
 
 impl Edit for NeverListens {
     fn input(&mut self, input: Input) -> Option<Input> {
-        let assignments =
-            matches!(&input, Input::Message { message: Message::Assignments { .. }, .. });
+        let assignments = matches!(
+            &input,
+            Input::Message {
+                message: Message::Assignments { .. },
+                ..
+            }
+        );
         (!assignments).then_some(input)
     }
 }
@@ -74,7 +83,13 @@ fn twin(call: &RuntimeCall) -> Option<RuntimeCall> {
 
 fn twin_id(id: &ContainerId) -> Option<ContainerId> {
     let instance = InstanceId::of_container(id)?;
-    Some(InstanceId { attempt: instance.attempt + 1_000, ..instance }.container_id())
+    Some(
+        InstanceId {
+            attempt: instance.attempt + 1_000,
+            ..instance
+        }
+        .container_id(),
+    )
 }
 
 /// Reports every exit as a success (moby#45800).
@@ -135,7 +150,10 @@ impl Edit for LeaksContainers {
         effects.calls.retain(|call| {
             let deletes = matches!(call.command, RuntimeCommand::Delete { .. });
             if deletes {
-                answers.push(Input::Runtime { call: call.call, result: Ok(RuntimeReply::Done) });
+                answers.push(Input::Runtime {
+                    call: call.call,
+                    result: Ok(RuntimeReply::Done),
+                });
             }
             !deletes
         });
@@ -207,13 +225,21 @@ impl Edit for LosesTransitions {
         let mut answers = Vec::new();
         let sent = &mut self.sent;
         effects.messages.retain(|(to, message)| {
-            let Message::Report { session, reports } = message else { return true };
+            let Message::Report { session, reports } = message else {
+                return true;
+            };
             *sent += 1;
-            if *sent % 3 != 0 {
+            if !sent.is_multiple_of(3) {
                 return true;
             }
-            let through = reports.iter().map(|it| (it.task, it.status.sequence)).collect();
-            let message = Message::ReportAcknowledged { session: *session, through };
+            let through = reports
+                .iter()
+                .map(|it| (it.task, it.status.sequence))
+                .collect();
+            let message = Message::ReportAcknowledged {
+                session: *session,
+                through,
+            };
             answers.push(Input::Message { from: *to, message });
             false
         });
@@ -232,7 +258,9 @@ impl Edit for StopsHeartbeats {
         let mut answers = Vec::new();
         let sent = &mut self.sent;
         effects.messages.retain(|(to, message)| {
-            let Message::Heartbeat { session, .. } = message else { return true };
+            let Message::Heartbeat { session, .. } = message else {
+                return true;
+            };
             *sent += 1;
             if *sent <= 10 {
                 return true;
@@ -257,7 +285,11 @@ impl Edit for TakesUnknownForAbsent {
             && result.is_err()
         {
             match self.asked.get(call).copied() {
-                Some("list") => *result = Ok(RuntimeReply::Containers { containers: Vec::new() }),
+                Some("list") => {
+                    *result = Ok(RuntimeReply::Containers {
+                        containers: Vec::new(),
+                    });
+                }
                 Some("inspect" | "delete") => {
                     *result = Err(RuntimeError::new(ErrorClass::NotFound, "no such container"));
                 }
@@ -268,7 +300,10 @@ impl Edit for TakesUnknownForAbsent {
     }
 
     fn effects(&mut self, effects: &mut Effects) -> Vec<Input> {
-        let asked = effects.calls.iter().map(|call| (call.call, call.command.name()));
+        let asked = effects
+            .calls
+            .iter()
+            .map(|call| (call.call, call.command.name()));
         self.asked.extend(asked);
         Vec::new()
     }
@@ -282,8 +317,10 @@ pub struct StopsWithItsManager {
 
 impl Edit for StopsWithItsManager {
     fn input(&mut self, mut input: Input) -> Option<Input> {
-        if let Input::Message { message: Message::Assignments { session, tasks, .. }, .. } =
-            &mut input
+        if let Input::Message {
+            message: Message::Assignments { session, tasks, .. },
+            ..
+        } = &mut input
         {
             if self.session.is_some_and(|last| last != *session) {
                 tasks.clear();

@@ -13,8 +13,13 @@ pub struct ForgetsToFence;
 
 impl Edit for ForgetsToFence {
     fn input(&mut self, mut input: Input) -> Option<Input> {
-        if let Input::Message { message: Message::Request { operation, .. }, .. } = &mut input
-            && let Operation::Put { claim: Some(claim), .. } = operation
+        if let Input::Message {
+            message: Message::Request { operation, .. },
+            ..
+        } = &mut input
+            && let Operation::Put {
+                claim: Some(claim), ..
+            } = operation
         {
             claim.token = None;
         }
@@ -44,7 +49,11 @@ pub struct Overcommits;
 
 impl Edit for Overcommits {
     fn input(&mut self, mut input: Input) -> Option<Input> {
-        if let Input::Message { message: Message::Register { resources, .. }, .. } = &mut input {
+        if let Input::Message {
+            message: Message::Register { resources, .. },
+            ..
+        } = &mut input
+        {
             resources.memory_bytes = resources.memory_bytes.saturating_mul(100);
         }
         Some(input)
@@ -60,7 +69,10 @@ pub struct IgnoresUpdatePolicy {
 
 impl Edit for IgnoresUpdatePolicy {
     fn input(&mut self, mut input: Input) -> Option<Input> {
-        if let Input::Message { message: Message::Request { operation, .. }, .. } = &mut input
+        if let Input::Message {
+            message: Message::Request { operation, .. },
+            ..
+        } = &mut input
             && let Operation::Deploy { spec } = operation
         {
             self.asked = Some(spec.update);
@@ -71,7 +83,9 @@ impl Edit for IgnoresUpdatePolicy {
 
     fn effects(&mut self, effects: &mut Effects) -> Vec<Input> {
         for notice in &mut effects.notices {
-            let Notice::Applied { changes, .. } = notice else { continue };
+            let Notice::Applied { changes, .. } = notice else {
+                continue;
+            };
             for change in changes {
                 if let (Change::Service { spec, .. }, Some(asked)) = (change, self.asked) {
                     spec.update = asked;
@@ -91,7 +105,10 @@ pub struct ReadsStale {
 
 impl Edit for ReadsStale {
     fn input(&mut self, input: Input) -> Option<Input> {
-        if let Input::Message { from, message: Message::Request { id, operation } } = &input
+        if let Input::Message {
+            from,
+            message: Message::Request { id, operation },
+        } = &input
             && let Operation::Get { key } = operation
         {
             let value = self.entries.get(key).cloned();
@@ -105,7 +122,9 @@ impl Edit for ReadsStale {
 
     fn effects(&mut self, effects: &mut Effects) -> Vec<Input> {
         for notice in &effects.notices {
-            let Notice::Applied { changes, .. } = notice else { continue };
+            let Notice::Applied { changes, .. } = notice else {
+                continue;
+            };
             for change in changes {
                 if let Change::Entry { key, value, .. } = change {
                     self.entries.insert(key.clone(), value.clone());
@@ -127,7 +146,10 @@ impl Edit for DrawsOutside {
         let seen = INPUTS.fetch_add(1, Ordering::Relaxed);
         let heartbeat = matches!(
             &input,
-            Input::Message { message: Message::Heartbeat { .. }, .. }
+            Input::Message {
+                message: Message::Heartbeat { .. },
+                ..
+            }
         );
         (!heartbeat || seen % 7 != 3).then_some(input)
     }

@@ -37,7 +37,8 @@ impl Process for Mutated {
         while let Some(input) = inputs.pop() {
             let mut effects = Effects::default();
             let (now, wall) = (ctx.now(), ctx.wall());
-            self.inner.handle(&mut Context::new(now, wall, ctx.rng(), &mut effects), input);
+            self.inner
+                .handle(&mut Context::new(now, wall, ctx.rng(), &mut effects), input);
             inputs.extend(self.edit.effects(&mut effects));
             forward(ctx, effects);
         }

@@ -12,12 +12,16 @@ use wavetank_scenario::{Scenario, load};
 const SEEDS: u64 = 10;
 
 fn scenario(file: &str) -> Scenario {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scenarios").join(file);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../scenarios")
+        .join(file);
     load(&path).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
 fn run(scenario: &Scenario, seed: u64, system: &dyn System) -> RunResult {
-    let options = RunOptions { keep: Keep::Nothing };
+    let options = RunOptions {
+        keep: Keep::Nothing,
+    };
     run_system(&scenario.plan(seed), system, &options, &mut |_| {})
 }
 
@@ -28,7 +32,11 @@ fn caught_at(mutant: &Mutant, scenario: &Scenario) -> Option<u64> {
         if mutant.caught_by == "I24" {
             return result.digest != run(scenario, *seed, mutant).digest;
         }
-        result.judgement.findings.iter().any(|finding| finding.checker == mutant.caught_by)
+        result
+            .judgement
+            .findings
+            .iter()
+            .any(|finding| finding.checker == mutant.caught_by)
     })
 }
 
@@ -40,8 +48,10 @@ fn every_mutant_is_caught_and_the_shipped_system_is_not() {
         match caught_at(mutant, &scenario) {
             None => {
                 let found = run(&scenario, 0, mutant).judgement.findings;
-                let found: Vec<String> =
-                    found.iter().map(|it| format!("{}: {}", it.fingerprint, it.cause)).collect();
+                let found: Vec<String> = found
+                    .iter()
+                    .map(|it| format!("{}: {}", it.fingerprint, it.cause))
+                    .collect();
                 let (name, checker) = (mutant.name, mutant.caught_by);
                 escaped.push(format!("{name} escaped {checker}; in seed 0: {found:#?}"));
             }
@@ -50,9 +60,15 @@ fn every_mutant_is_caught_and_the_shipped_system_is_not() {
                 let verdict = healthy.judgement.verdict;
                 if verdict != Verdict::Pass {
                     let findings = healthy.judgement.findings;
-                    escaped.push(format!("{} seed {seed} healthy: {findings:?}", mutant.scenario));
+                    escaped.push(format!(
+                        "{} seed {seed} healthy: {findings:?}",
+                        mutant.scenario
+                    ));
                 }
-                println!("{:22} caught by {:12} seed {seed}", mutant.name, mutant.caught_by);
+                println!(
+                    "{:22} caught by {:12} seed {seed}",
+                    mutant.name, mutant.caught_by
+                );
             }
         }
     }

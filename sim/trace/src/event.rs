@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wavetank_model::{
-    Incarnation, NodeId, Notice, Operation, OperationError, Outcome, RequestId,
-};
+use wavetank_model::{Incarnation, NodeId, Notice, Operation, OperationError, Outcome, RequestId};
 use wavetank_port::{ContainerId, ErrorClass, ExitStatus, Signal};
 
 /// Time since the start of the run, in nanoseconds. The world's own clock, which no node sees.
@@ -38,13 +36,21 @@ impl VirtualTime {
 impl std::ops::Add<Duration> for VirtualTime {
     type Output = VirtualTime;
     fn add(self, duration: Duration) -> VirtualTime {
-        VirtualTime(self.0.saturating_add(VirtualTime::from_duration(duration).0))
+        VirtualTime(
+            self.0
+                .saturating_add(VirtualTime::from_duration(duration).0),
+        )
     }
 }
 
 impl std::fmt::Display for VirtualTime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{:03}s", self.0 / 1_000_000_000, self.0 / 1_000_000 % 1_000)
+        write!(
+            f,
+            "{}.{:03}s",
+            self.0 / 1_000_000_000,
+            self.0 / 1_000_000 % 1_000
+        )
     }
 }
 

@@ -93,13 +93,23 @@ impl<R: BufRead> Reader<R> {
         if !read_line(&mut input, &mut buffer, 1)? {
             return Err(ReadError::Empty);
         }
-        let header: Header = serde_json::from_slice(&buffer).map_err(|error| {
-            ReadError::Malformed { line: 1, what: "header", error: error.to_string() }
-        })?;
+        let header: Header =
+            serde_json::from_slice(&buffer).map_err(|error| ReadError::Malformed {
+                line: 1,
+                what: "header",
+                error: error.to_string(),
+            })?;
         if header.wavetank_trace != FORMAT_VERSION {
-            return Err(ReadError::Version { found: header.wavetank_trace });
+            return Err(ReadError::Version {
+                found: header.wavetank_trace,
+            });
         }
-        Ok(Reader { input, line: 1, buffer, header })
+        Ok(Reader {
+            input,
+            line: 1,
+            buffer,
+            header,
+        })
     }
 
     /// The header.
@@ -115,20 +125,22 @@ impl<R: BufRead> Iterator for Reader<R> {
         self.line += 1;
         match read_line(&mut self.input, &mut self.buffer, self.line) {
             Ok(false) => None,
-            Ok(true) => Some(serde_json::from_slice(&self.buffer).map_err(|error| {
-                ReadError::Malformed { line: self.line, what: "event", error: error.to_string() }
-            })),
+            Ok(true) => {
+                Some(
+                    serde_json::from_slice(&self.buffer).map_err(|error| ReadError::Malformed {
+                        line: self.line,
+                        what: "event",
+                        error: error.to_string(),
+                    }),
+                )
+            }
             Err(error) => Some(Err(error)),
         }
     }
 }
 
 /// Reads one line without its end; false at the end of the input.
-fn read_line(
-    input: &mut impl BufRead,
-    buffer: &mut Vec<u8>,
-    line: u64,
-) -> Result<bool, ReadError> {
+fn read_line(input: &mut impl BufRead, buffer: &mut Vec<u8>, line: u64) -> Result<bool, ReadError> {
     buffer.clear();
     let read = std::io::Read::take(&mut *input, LINE_BYTES_MAX)
         .read_until(b'\n', buffer)

@@ -1,7 +1,9 @@
 //! Events as triggers, expressions and people see them: a dotted name and flat fields.
 
 use serde_json::{Map, Value, json};
-use wavetank_model::{Change, ConsensusRole, InstanceId, NodeId, Notice, ServiceName, TaskId, TaskStatus};
+use wavetank_model::{
+    Change, ConsensusRole, InstanceId, NodeId, Notice, ServiceName, TaskId, TaskStatus,
+};
 use wavetank_port::ExitCode;
 
 use crate::event::{Event, FaultState, HostState, Payload, Phase};
@@ -27,8 +29,12 @@ const TASK_FIELDS: &[(&str, &str)] = &[
     ("exit_code", "int"),
     ("host", "string"),
 ];
-const CONTAINER_FIELDS: &[(&str, &str)] =
-    &[("container", "string"), ("task", "string"), ("attempt", "int"), ("host", "string")];
+const CONTAINER_FIELDS: &[(&str, &str)] = &[
+    ("container", "string"),
+    ("task", "string"),
+    ("attempt", "int"),
+    ("host", "string"),
+];
 
 /// Every event that a scenario can name.
 pub const EVENT_KINDS: &[EventKind] = &[
@@ -80,7 +86,12 @@ pub const EVENT_KINDS: &[EventKind] = &[
     },
     EventKind {
         name: "store.lease",
-        fields: &[("lease", "string"), ("holder", "string"), ("token", "int"), ("host", "string")],
+        fields: &[
+            ("lease", "string"),
+            ("holder", "string"),
+            ("token", "int"),
+            ("host", "string"),
+        ],
         meaning: "a lease changed hands",
     },
     EventKind {
@@ -95,17 +106,31 @@ pub const EVENT_KINDS: &[EventKind] = &[
     },
     EventKind {
         name: "lease.won",
-        fields: &[("lease", "string"), ("instance", "string"), ("host", "string")],
+        fields: &[
+            ("lease", "string"),
+            ("instance", "string"),
+            ("host", "string"),
+        ],
         meaning: "an instance became the holder of a lease, as it believes",
     },
     EventKind {
         name: "image.pull-delayed",
-        fields: &[("image", "string"), ("failures", "int"), ("class", "string"), ("host", "string")],
+        fields: &[
+            ("image", "string"),
+            ("failures", "int"),
+            ("class", "string"),
+            ("host", "string"),
+        ],
         meaning: "an agent waits before it pulls again",
     },
     EventKind {
         name: "task.stop-requested",
-        fields: &[("task", "string"), ("attempt", "int"), ("reason", "string"), ("host", "string")],
+        fields: &[
+            ("task", "string"),
+            ("attempt", "int"),
+            ("reason", "string"),
+            ("host", "string"),
+        ],
         meaning: "an agent begins to stop an instance",
     },
     EventKind {
@@ -196,11 +221,25 @@ pub const EVENT_KINDS: &[EventKind] = &[
 /// named one by one: see [`change_name`].
 pub fn event_name(payload: &Payload) -> Option<&'static str> {
     Some(match payload {
-        Payload::Phase { phase: Phase::Settle } => "phase.settle",
-        Payload::Fault { state: FaultState::Fired, .. } => "fault.fired",
-        Payload::Fault { state: FaultState::Healed, .. } => "fault.healed",
-        Payload::Host { state: HostState::Started, .. } => "host.started",
-        Payload::Host { state: HostState::Resumed, .. } => return None,
+        Payload::Phase {
+            phase: Phase::Settle,
+        } => "phase.settle",
+        Payload::Fault {
+            state: FaultState::Fired,
+            ..
+        } => "fault.fired",
+        Payload::Fault {
+            state: FaultState::Healed,
+            ..
+        } => "fault.healed",
+        Payload::Host {
+            state: HostState::Started,
+            ..
+        } => "host.started",
+        Payload::Host {
+            state: HostState::Resumed,
+            ..
+        } => return None,
         Payload::Host { .. } => "host.lost",
         Payload::RuntimeCalled { .. } => "runtime.called",
         Payload::RuntimeAnswered { .. } => "runtime.answered",
@@ -217,7 +256,10 @@ pub fn event_name(payload: &Payload) -> Option<&'static str> {
 
 fn notice_name(notice: &Notice) -> Option<&'static str> {
     Some(match notice {
-        Notice::RoleChanged { role: ConsensusRole::Leader, .. } => "leader.elected",
+        Notice::RoleChanged {
+            role: ConsensusRole::Leader,
+            ..
+        } => "leader.elected",
         Notice::TaskMoved { .. } => "task.state",
         Notice::SessionOpened { .. } => "session.opened",
         Notice::LeaseWon { .. } => "lease.won",
@@ -243,16 +285,25 @@ pub fn event_fields(event: &Event) -> Map<String, Value> {
     let mut fields = match &event.payload {
         Payload::Fault { name, action, .. } => object(json!({ "fault": name, "action": action })),
         Payload::Host { state, .. } => object(json!({ "how": state })),
-        Payload::RuntimeCalled { call, container, image } => {
-            object(json!({ "call": call, "container": container, "image": image }))
-        }
-        Payload::RuntimeAnswered { call, container, error, .. } => {
-            object(json!({ "call": call, "container": container, "error": error }))
-        }
+        Payload::RuntimeCalled {
+            call,
+            container,
+            image,
+        } => object(json!({ "call": call, "container": container, "image": image })),
+        Payload::RuntimeAnswered {
+            call,
+            container,
+            error,
+            ..
+        } => object(json!({ "call": call, "container": container, "error": error })),
         Payload::ContainerCreated { container, .. }
         | Payload::ContainerStarted { container, .. }
         | Payload::ContainerDeleted { container } => container_fields(container),
-        Payload::ContainerExited { container, exit, because } => {
+        Payload::ContainerExited {
+            container,
+            exit,
+            because,
+        } => {
             let mut fields = container_fields(container);
             fields.insert("exit_code".into(), exit_code(Some(exit.code)));
             fields.insert("because".into(), json!(because));
@@ -272,7 +323,12 @@ pub fn event_fields(event: &Event) -> Map<String, Value> {
 fn notice_fields(notice: &Notice) -> Map<String, Value> {
     match notice {
         Notice::RoleChanged { epoch, .. } => object(json!({ "epoch": epoch })),
-        Notice::TaskMoved { task, service, from, status } => {
+        Notice::TaskMoved {
+            task,
+            service,
+            from,
+            status,
+        } => {
             let mut fields = task_fields(*task, service, status);
             fields.insert("from".into(), json!(from));
             fields
@@ -280,15 +336,20 @@ fn notice_fields(notice: &Notice) -> Map<String, Value> {
         Notice::SessionOpened { manager, epoch, .. } => {
             object(json!({ "manager": manager, "epoch": epoch }))
         }
-        Notice::LeaseWon { lease, instance, .. } => {
-            object(json!({ "lease": lease, "instance": instance }))
+        Notice::LeaseWon {
+            lease, instance, ..
+        } => object(json!({ "lease": lease, "instance": instance })),
+        Notice::PullDelayed {
+            image,
+            failures,
+            class,
+            ..
+        } => object(json!({ "image": image, "failures": failures, "class": class })),
+        Notice::StopRequested {
+            instance, reason, ..
+        } => {
+            object(json!({ "task": instance.task, "attempt": instance.attempt, "reason": reason }))
         }
-        Notice::PullDelayed { image, failures, class, .. } => {
-            object(json!({ "image": image, "failures": failures, "class": class }))
-        }
-        Notice::StopRequested { instance, reason, .. } => object(
-            json!({ "task": instance.task, "attempt": instance.attempt, "reason": reason }),
-        ),
         _ => Map::new(),
     }
 }
@@ -296,7 +357,16 @@ fn notice_fields(notice: &Notice) -> Map<String, Value> {
 /// The fields of one change of the store, under the names of [`EVENT_KINDS`].
 pub fn change_fields(change: &Change, host: Option<NodeId>) -> Map<String, Value> {
     let mut fields = match change {
-        Change::Task { task, service, slot, generation, node, desired, from, status } => {
+        Change::Task {
+            task,
+            service,
+            slot,
+            generation,
+            node,
+            desired,
+            from,
+            status,
+        } => {
             let mut fields = task_fields(*task, service, status);
             fields.insert("slot".into(), json!(slot));
             fields.insert("generation".into(), json!(generation));
@@ -305,16 +375,26 @@ pub fn change_fields(change: &Change, host: Option<NodeId>) -> Map<String, Value
             fields.insert("from".into(), json!(from));
             fields
         }
-        Change::Node { node, status, availability } => {
-            object(json!({ "node": node, "status": status, "availability": availability }))
-        }
-        Change::Service { spec, generation, rollout, stopped, deleting } => object(json!({
+        Change::Node {
+            node,
+            status,
+            availability,
+        } => object(json!({ "node": node, "status": status, "availability": availability })),
+        Change::Service {
+            spec,
+            generation,
+            rollout,
+            stopped,
+            deleting,
+        } => object(json!({
             "service": spec.name, "generation": generation, "rollout": rollout,
             "stopped": stopped, "deleting": deleting,
         })),
-        Change::Lease { lease, holder, token } => {
-            object(json!({ "lease": lease, "holder": holder, "token": token }))
-        }
+        Change::Lease {
+            lease,
+            holder,
+            token,
+        } => object(json!({ "lease": lease, "holder": holder, "token": token })),
         _ => Map::new(),
     };
     fields.insert("host".into(), json!(host));

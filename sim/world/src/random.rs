@@ -23,7 +23,7 @@ impl Stream {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.rng.next_u64()
     }
 
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn streams_differ_by_entity_and_by_purpose_and_repeat_by_seed() {
-        let draw = |seed, entity, purpose| Stream::new(seed, entity, purpose).next();
+        let draw = |seed, entity, purpose| Stream::new(seed, entity, purpose).number();
         assert_eq!(draw(1, "agent-1", "network"), draw(1, "agent-1", "network"));
         assert_ne!(draw(1, "agent-1", "network"), draw(1, "agent-2", "network"));
         assert_ne!(draw(1, "agent-1", "network"), draw(1, "agent-1", "runtime"));

@@ -27,6 +27,10 @@ pub use rules::{RuntimeEffect, RuntimeRule};
 
 /// What a runtime says to the outside, in order.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few live at a time, and moved once"
+)]
 pub enum Output {
     /// The answer to a call.
     Reply {
@@ -326,7 +330,7 @@ impl Runtime {
     }
 
     /// A container that nobody ordered: left over from another life, running for ever.
-    pub fn add_orphan(&mut self, now: VirtualTime, clock: &LocalClock, id: ContainerId) {
+    pub fn add_orphan(&mut self, now: VirtualTime, clock: &LocalClock, id: &ContainerId) {
         let labels = [("wavetank.node".to_owned(), self.config.node.to_string())].into();
         let state = ContainerState {
             id: id.clone(),
@@ -348,7 +352,7 @@ impl Runtime {
             container: id.clone(),
             volumes: Vec::new(),
         }));
-        self.begin_process(now, clock, &id, None);
+        self.begin_process(now, clock, id, None);
     }
 
     fn remove_record(&mut self, id: &ContainerId) {
