@@ -254,7 +254,7 @@ impl World {
         } else if runtime == next {
             match self.runtime.wake(self.now) {
                 Some(Output::Reply { call, result }) => {
-                    self.handle(Input::Runtime { call, result })
+                    self.handle(Input::Runtime { call, result });
                 }
                 Some(Output::Event(event)) => self.handle(Input::RuntimeEvent(event)),
                 None => self.check_containers(),

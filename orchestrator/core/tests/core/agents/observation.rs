@@ -284,3 +284,28 @@ fn containers_of_other_nodes_are_none_of_its_business() {
         "the task runs under its next name"
     );
 }
+
+#[test]
+fn an_answer_that_is_older_than_an_event_does_not_hide_it() {
+    let mut world = running(RestartCondition::Never);
+    let id = container(1, 1);
+    // Something makes the agent look, and while the answer is on its way the process ends.
+    world.handle(wavetank_core::Input::RuntimeEvent(RuntimeEvent::Deleted {
+        id: id.clone(),
+    }));
+    world.run(Duration::from_millis(1));
+    world.runtime.lose_events = true;
+    let now = world.now;
+    world.runtime.end(now, &id, ExitCode::Known(2), false);
+    let exit = world.runtime.containers[&id].exit.expect("it has ended");
+    world.handle(wavetank_core::Input::RuntimeEvent(RuntimeEvent::Exited {
+        id,
+        exit,
+    }));
+    world.run(Duration::from_millis(10));
+    assert_eq!(
+        world.state(1),
+        Some(TaskState::Failed),
+        "not only after the next listing"
+    );
+}

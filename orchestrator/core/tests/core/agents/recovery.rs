@@ -48,6 +48,7 @@ fn an_agent_that_lost_its_memory_adopts_by_name() {
 #[test]
 fn an_agent_that_lost_its_memory_clears_other_attempts_away_first() {
     let mut world = World::new();
+    world.runtime.behaviour.obeys_term = false;
     world
         .runtime
         .put(&container(1, 3), own_labels(1), ContainerStatus::Running);
