@@ -1,15 +1,13 @@
-//! Effects leave a host: notices are recorded, messages travel, runtimes are asked and answer.
+//! Effects leave a host: notices are recorded, messages travel.
 
-use wavetank_core::{Effects, Input, LockReply, LockRequest, Message, RuntimeCall};
-use wavetank_model::{Change, ConsensusRole, Epoch, NodeId, Notice, Operation, RequestId};
-use wavetank_port::RuntimeCommand;
+use wavetank_core::{Effects, Input, Message};
+use wavetank_model::{Change, ConsensusRole, Epoch, NodeId, Notice};
 use wavetank_scenario::plan::{Action, Point};
 use wavetank_trace::{Event, EventId, Payload, VirtualTime, view};
-use wavetank_world::Output;
+use wavetank_world::Delivery;
 
 use crate::codec;
-use crate::engine::{Engine, Envelope, Happening, OpenCall};
-use crate::workload::OPERATOR;
+use crate::engine::{Engine, Envelope, Happening};
 
 impl Engine<'_> {
     /// Records an event that no scenario can trigger on.
@@ -176,56 +174,59 @@ impl Engine<'_> {
 
     fn send(&mut self, from: u32, to: NodeId, message: Message, cause: EventId) {
         let Some(to) = self.place_of(to) else { return };
-        let (sender, kind) = (self.hosts[from as usize].id, message.kind());
+        let kind = message.kind();
         let receiver = self.hosts[to as usize].id;
-        let numbers = [u64::from(to), kind_number(kind)];
-        let cause = self
-            .recorder
-            .record_detail(self.now, sender, cause, numbers, || Payload::MessageSent {
-                to: receiver,
-                message: kind.into(),
-            });
+        let cause = self.detail(from, cause, to, kind, || Payload::MessageSent {
+            to: receiver,
+            message: kind.into(),
+        });
         let delivery = self.network.route(self.now, from, to, size_of(&message));
         for fault in &delivery.hit {
             self.hit(*fault);
         }
         let target = &self.hosts[to as usize];
         let (boot, listens, power) = (target.boot, target.process.is_some(), target.power);
-        if !listens {
+        if listens {
+            let envelope = Envelope {
+                to,
+                boot,
+                cause,
+                from,
+                message,
+            };
+            self.dispatch(envelope, &delivery);
+        } else {
             self.refuse_connection(from, to, power, delivery.arrivals[0], cause);
-            return;
         }
+    }
+
+    /// Does with a message what its links decided.
+    fn dispatch(&mut self, envelope: Envelope, delivery: &Delivery) {
         if let Some(fault) = delivery.held_by {
-            self.held.push((
-                fault,
-                Envelope {
-                    to,
-                    boot,
-                    cause,
-                    from,
-                    message,
-                },
-            ));
+            self.held.push((fault, envelope));
             return;
         }
+        let Envelope {
+            to,
+            boot,
+            cause,
+            from,
+            ..
+        } = envelope;
+        let kind = envelope.message.kind();
         let [first, second] = delivery.arrivals;
         let Some(first) = first else {
-            self.recorder
-                .record_detail(self.now, sender, cause, [u64::from(to), 0], || {
-                    Payload::MessageDropped {
-                        to: receiver,
-                        message: kind.into(),
-                    }
-                });
+            let receiver = self.hosts[to as usize].id;
+            self.detail(from, cause, to, "", || Payload::MessageDropped {
+                to: receiver,
+                message: kind.into(),
+            });
             return;
         };
         if delivery.corrupt {
+            let from = self.hosts[from as usize].id;
             let error = "checksum mismatch".to_owned();
-            let input = Input::Undecodable {
-                from: sender,
-                kind,
-                error,
-            };
+            let input = Input::Undecodable { from, kind, error };
             self.queue.push(
                 first,
                 Happening::Arrive {
@@ -238,7 +239,7 @@ impl Engine<'_> {
             return;
         }
         if let Some(second) = second {
-            let message = message.clone();
+            let message = envelope.message.clone();
             self.queue.push(
                 second,
                 Happening::Deliver {
@@ -250,16 +251,22 @@ impl Engine<'_> {
                 },
             );
         }
-        self.send_decoded(
-            first,
-            Envelope {
-                to,
-                boot,
-                cause,
-                from,
-                message,
-            },
-        );
+        self.send_decoded(first, envelope);
+    }
+
+    /// Records what is kept only in full traces, about a message at or from this place.
+    fn detail(
+        &mut self,
+        place: u32,
+        cause: EventId,
+        peer: u32,
+        kind: &str,
+        payload: impl FnOnce() -> Payload,
+    ) -> EventId {
+        let id = self.hosts[place as usize].id;
+        let numbers = [u64::from(peer), kind_number(kind)];
+        self.recorder
+            .record_detail(self.now, id, cause, numbers, payload)
     }
 
     /// Puts a message into the queue as the receiver's decoder will see it.
@@ -351,26 +358,17 @@ impl Engine<'_> {
         if host.boot != boot {
             return;
         }
-        let (receiver, sender) = (host.id, self.hosts[from as usize].id);
+        let sender = self.hosts[from as usize].id;
         let kind = message.kind();
-        let numbers = [u64::from(from), kind_number(kind)];
-        let cause = self
-            .recorder
-            .record_detail(self.now, receiver, cause, numbers, || {
-                Payload::MessageDelivered {
-                    from: sender,
-                    message: kind.into(),
-                }
-            });
-        self.arrive(
-            to,
-            boot,
-            cause,
-            Input::Message {
-                from: sender,
-                message,
-            },
-        );
+        let cause = self.detail(to, cause, from, kind, || Payload::MessageDelivered {
+            from: sender,
+            message: kind.into(),
+        });
+        let input = Input::Message {
+            from: sender,
+            message,
+        };
+        self.arrive(to, boot, cause, input);
     }
 
     /// Messages that a hold rule kept arrive now, in the order they were sent.
@@ -382,232 +380,6 @@ impl Engine<'_> {
             let at = VirtualTime(self.now.0 + 1 + offset as u64);
             self.send_decoded(at, envelope);
         }
-    }
-
-    fn call_runtime(&mut self, place: u32, call: RuntimeCall, cause: EventId) {
-        let host = &self.hosts[place as usize];
-        let (id, boot) = (host.id, host.boot);
-        let command = call.command;
-        let image = match &command {
-            RuntimeCommand::Pull { image } => Some(image.0.clone()),
-            RuntimeCommand::Create { spec } => Some(spec.image.0.clone()),
-            _ => None,
-        };
-        let (name, container) = (command.name(), command.container().cloned());
-        let called = Payload::RuntimeCalled {
-            call: name.into(),
-            container: container.clone(),
-            image,
-        };
-        let cause = self.announce(Some(id), cause, called);
-        // A fault that waits for this call may have ended the caller before the call left.
-        if self.hosts[place as usize].boot != boot {
-            return;
-        }
-        self.calls_made += 1;
-        let handle = self.calls_made;
-        let open = OpenCall {
-            host: place,
-            boot,
-            call: call.call,
-            name,
-            container,
-            cause,
-        };
-        self.calls.insert(handle, open);
-        if let Some(runtime) = &mut self.hosts[place as usize].runtime {
-            runtime.submit(self.now, handle, command);
-        }
-        self.pump_runtime(place, cause);
-    }
-
-    pub(crate) fn runtime_due(&mut self, place: u32) {
-        let now = self.now;
-        let host = &mut self.hosts[place as usize];
-        if host.runtime_timer != Some(now) {
-            return;
-        }
-        host.runtime_timer = None;
-        if host.is_paused() || !host.power {
-            return;
-        }
-        if let Some(runtime) = &mut host.runtime {
-            runtime.wake(now, &host.clock, &mut self.registry);
-        }
-        self.pump_runtime(place, EventId(0));
-    }
-
-    /// Passes on what a runtime says, and arms its timer.
-    pub(crate) fn pump_runtime(&mut self, place: u32, cause: EventId) {
-        let host = &mut self.hosts[place as usize];
-        let (id, boot) = (host.id, host.boot);
-        let Some(runtime) = &mut host.runtime else {
-            return;
-        };
-        let outputs = if runtime.has_output() {
-            runtime.drain_output()
-        } else {
-            Vec::new()
-        };
-        self.rearm_runtime(place);
-        let mut cause = cause;
-        for output in outputs {
-            match output {
-                Output::Reply { call, result } => self.answer(call, result),
-                Output::Event(event) => {
-                    self.arrive(place, boot, cause, Input::RuntimeEvent(event));
-                }
-                Output::Truth(payload) => cause = self.announce(Some(id), cause, payload),
-                Output::Hit(fault) => self.hit(fault),
-            }
-        }
-    }
-
-    /// Makes sure the queue has a timer event no later than the runtime's deadline.
-    pub(crate) fn rearm_runtime(&mut self, place: u32) {
-        let host = &mut self.hosts[place as usize];
-        if host.is_paused() || !host.power {
-            return;
-        }
-        let Some(due) = host
-            .runtime
-            .as_ref()
-            .and_then(|runtime| runtime.next_deadline())
-        else {
-            return;
-        };
-        let due = due.max(self.now);
-        if due > self.end || host.runtime_timer.is_some_and(|armed| armed <= due) {
-            return;
-        }
-        host.runtime_timer = Some(due);
-        self.queue
-            .push(due, Happening::RuntimeTimer { host: place });
-    }
-
-    fn answer(
-        &mut self,
-        handle: u64,
-        result: Result<wavetank_port::RuntimeReply, wavetank_port::RuntimeError>,
-    ) {
-        let Some(open) = self.calls.remove(&handle) else {
-            return;
-        };
-        let host = &self.hosts[open.host as usize];
-        if host.boot != open.boot {
-            return;
-        }
-        let listed = match &result {
-            Ok(wavetank_port::RuntimeReply::Containers { containers }) => {
-                Some(crate::engine::index(containers.len()))
-            }
-            _ => None,
-        };
-        let answered = Payload::RuntimeAnswered {
-            call: open.name.into(),
-            container: open.container,
-            error: result.as_ref().err().map(|error| error.class),
-            listed,
-        };
-        let cause = self.announce(Some(host.id), open.cause, answered);
-        let input = Input::Runtime {
-            call: open.call,
-            result,
-        };
-        self.arrive(open.host, open.boot, cause, input);
-    }
-
-    fn lock(&mut self, place: u32, request: &LockRequest, cause: EventId) {
-        let host = &self.hosts[place as usize];
-        let (id, boot) = (host.id, host.boot);
-        let done = if request.take {
-            self.locks.take(id, &request.volume, &request.holder)
-        } else {
-            self.locks.release(id, &request.volume, &request.holder);
-            true
-        };
-        let reply = if done {
-            LockReply::Done
-        } else {
-            LockReply::Held
-        };
-        let input = Input::Lock {
-            call: request.call,
-            reply,
-        };
-        self.queue.push(
-            self.now,
-            Happening::Arrive {
-                to: place,
-                boot,
-                cause,
-                input,
-            },
-        );
-    }
-
-    /// A client's request was answered: operators and load clients go on.
-    fn complete(
-        &mut self,
-        place: u32,
-        request: RequestId,
-        result: Result<wavetank_model::Outcome, wavetank_model::OperationError>,
-        cause: EventId,
-    ) {
-        let id = self.hosts[place as usize].id;
-        self.announce(Some(id), cause, Payload::ClientReturned { request, result });
-        if id == OPERATOR {
-            self.operator.answered();
-            self.operate();
-        } else if let Some(client) = (id.number as usize).checked_sub(2) {
-            let pause = self.loads[client].config.pause;
-            self.queue
-                .push(self.now + pause, Happening::Load { client });
-        }
-    }
-
-    /// The operator asks the next thing, if it is not waiting for an answer.
-    pub(crate) fn operate(&mut self) {
-        if let Some((operation, cause)) = self.operator.next() {
-            self.invoke(OPERATOR, operation, cause);
-        }
-    }
-
-    pub(crate) fn load(&mut self, client: usize) {
-        if let Some(operation) = self.loads[client].next(self.now) {
-            let number = crate::engine::index(client) + 2;
-            self.invoke(NodeId::client(number), operation, EventId(0));
-        }
-    }
-
-    fn invoke(&mut self, id: NodeId, operation: Operation, cause: EventId) {
-        let Some(place) = self.place_of(id) else {
-            return;
-        };
-        let host = &self.hosts[place as usize];
-        let (boot, incarnation) = (host.boot, host.incarnation);
-        let sequence = self.sequences.entry(id.number).or_insert(0);
-        *sequence += 1;
-        let sequence = *sequence;
-        let request = RequestId {
-            client: id,
-            incarnation,
-            sequence,
-        };
-        let invoked = Payload::ClientInvoked {
-            request,
-            operation: operation.clone(),
-        };
-        let cause = self.announce(Some(id), cause, invoked);
-        self.arrive(
-            place,
-            boot,
-            cause,
-            Input::Submit {
-                sequence,
-                operation,
-            },
-        );
     }
 }
 

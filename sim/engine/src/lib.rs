@@ -2,9 +2,10 @@
 //! seeded run. No ticking: time jumps from one event to the next, so idle time is free.
 //!
 //! Map: `queue` (what will happen, in order), `host` (one machine and its process), `engine` (the
-//! loop and what each event does), `delivery` (effects leave a host; messages travel), `faults`
-//! (when faults fire), `strike` (what each fault does and undoes), `workload` (operator and load
-//! clients), `recorder` (trace, digest, judge), `system` (what is being tested), `codec` (messages
+//! loop), `build` (the machines of a plan), `process` (start, crash, end), `delivery` (effects leave
+//! a host; messages travel), `containers` (runtimes are asked and answer), `clients` and `workload`
+//! (operator and load clients), `faults` (when faults fire), `aim` (what they strike), `strike`
+//! (what each one does and undoes), `recorder` (trace, digest, judge), `system` (what is being tested), `codec` (messages
 //! between two versions), `bench` (steady state for measurements).
 //!
 //! # Determinism
@@ -12,12 +13,17 @@
 //! numbers per entity and purpose, and no other input than the plan. The same plan gives the same
 //! digest on every machine.
 
+mod aim;
 pub mod bench;
+mod build;
+mod clients;
 mod codec;
+mod containers;
 mod delivery;
 mod engine;
 mod faults;
 mod host;
+mod process;
 mod queue;
 mod recorder;
 mod strike;
