@@ -67,12 +67,13 @@ pub fn print_summary(reports: &[RunReport], format: Format) -> Result<(), Failur
     }
 }
 
-/// What stdout can do.
+/// What stdout can do. Only a terminal has a width: what goes to a file or a pipe is not wrapped,
+/// so that it can be searched by line.
 pub fn stdout_style() -> Style {
-    let terminal = io::stdout().is_terminal();
+    let color = io::stdout().is_terminal() && color_is_welcome();
     Style {
-        color: terminal && color_is_welcome(),
-        width: None,
+        color,
+        width: comfy_table::Table::new().width(),
     }
 }
 

@@ -165,7 +165,12 @@ impl<'a> Context<'a> {
         rng: &'a mut ChaCha8Rng,
         effects: &'a mut Effects,
     ) -> Self {
-        Context { now, wall, rng, effects }
+        Context {
+            now,
+            wall,
+            rng,
+            effects,
+        }
     }
 
     /// This machine's monotonic time.

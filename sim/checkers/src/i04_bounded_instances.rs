@@ -183,9 +183,14 @@ impl BoundedInstances {
 
     fn has_one_writer(&self, volume: &str, model: &Model) -> bool {
         let holds_lock = |service: &ServiceRecord| {
-            service.spec.election.as_ref().is_some_and(|election| {
-                matches!(&election.backend, ElectionBackend::LockFile { volume: lock } if lock == volume)
-            })
+            service
+                .spec
+                .election
+                .as_ref()
+                .is_some_and(|election| match &election.backend {
+                    ElectionBackend::LockFile { volume: lock } => lock == volume,
+                    ElectionBackend::Managers => false,
+                })
         };
         !self.shared.iter().any(|shared| shared == volume)
             && !model.store.services.values().any(holds_lock)

@@ -8,9 +8,9 @@
 //! Asked means SIGTERM, or a stop call of the agent: a runtime that hangs may never deliver the
 //! signal. Exemptions: containers without a task in the store, whose grace nobody knows; processes
 //! that their agent never knew to run (a start that was given up and took effect all the same).
-//! Clocks that run wrong make any wait shorter or longer, so no times are judged once a fault has touched
-//! them. A grace that is not enforced is excused while the node is disturbed or a fault of the
-//! runtime is in force, and until some time after: the runtime itself sends the SIGKILL.
+//! Clocks that run wrong make any wait shorter or longer, so no times are judged once a fault has
+//! touched them. A grace that is not enforced is excused while the node is disturbed or a fault of
+//! the runtime is in force, and until some time after: the runtime itself sends the SIGKILL.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,11 +2,11 @@
 //! seeded run. No ticking: time jumps from one event to the next, so idle time is free.
 //!
 //! Map: `queue` (what will happen, in order), `host` (one machine and its process), `engine` (the
-//! loop), `build` (the machines of a plan), `process` (start, crash, end), `delivery` (effects leave
-//! a host; messages travel), `containers` (runtimes are asked and answer), `clients` and `workload`
-//! (operator and load clients), `faults` (when faults fire), `aim` (what they strike), `strike`
-//! (what each one does and undoes), `recorder` (trace, digest, judge), `system` (what is being tested), `codec` (messages
-//! between two versions), `bench` (steady state for measurements).
+//! loop), `build` (the machines of a plan), `process` (start, crash, end), `delivery` (effects
+//! leave a host; messages travel), `containers` (runtimes are asked and answer), `clients` and
+//! `workload` (operator and load clients), `faults` (when faults fire), `aim` (what they strike),
+//! `strike` (what each one does and undoes), `recorder` (trace, digest, judge), `system` (what is
+//! being tested), `codec` (messages between two versions), `bench` (steady state for measurements).
 //!
 //! # Determinism
 //! One thread, one queue ordered by time and then by insertion, ordered maps, streams of random

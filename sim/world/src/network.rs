@@ -1,6 +1,7 @@
 //! Who reaches whom, and when. Messages between two nodes arrive in the order they were sent, as on
 //! one TCP connection, unless a rule says otherwise. A message that a cut or a loss rule takes is
-//! gone: what TCP would send again after a heal is left to the nodes' own retries, which is harsher.
+//! gone: what TCP would send again after a heal is left to the nodes' own retries, which is
+//! harsher.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -22,6 +22,14 @@ const LONG_FILES: &[(&str, &str)] = &[
         "sim/scenario/src/faults.rs",
         "one table: every fault with its arguments, targets, worlds and incident",
     ),
+    (
+        "orchestrator/core/src/manager/dispatcher.rs",
+        "one state machine: the sessions of all agents",
+    ),
+    (
+        "sim/checkers/src/testing.rs",
+        "one builder of traces by hand, for the tests of every checker",
+    ),
 ];
 
 /// Folders in which every machine keeps something of its own. A path into one of them says where

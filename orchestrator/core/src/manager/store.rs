@@ -9,7 +9,8 @@
 //! Applying must give the same result on every manager: no clock, no randomness, no hidden order.
 //!
 //! Map: `records` (what is kept), `index` (what is derived), `apply` (commands of managers and
-//! agents), `tasks` (what they do to tasks), `operations` (requests of clients), `validate` (what a client may not ask).
+//! agents), `tasks` (what they do to tasks), `operations` (requests of clients), `validate` (what a
+//! client may not ask).
 
 mod apply;
 mod index;

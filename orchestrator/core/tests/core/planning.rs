@@ -4,5 +4,6 @@
 mod cluster;
 mod life;
 mod random;
+mod requests;
 mod rollouts;
 mod rules;

@@ -145,7 +145,10 @@ impl Bench {
     }
 
     fn exits(&self, name: &str) -> usize {
-        let is_exit = |event: &&RuntimeEvent| matches!(event, RuntimeEvent::Exited { id: exited, .. } if exited.0 == name);
+        let is_exit = |event: &&RuntimeEvent| match event {
+            RuntimeEvent::Exited { id: exited, .. } => exited.0 == name,
+            _ => false,
+        };
         self.events.iter().filter(is_exit).count()
     }
 }

@@ -106,7 +106,10 @@ fn a_withdrawn_task_is_stopped_with_its_grace_and_reported_before_it_is_forgotte
     world.run(seconds(1));
     world.withdraw(1);
     world.run(seconds(1));
-    let asked = |notice: &Notice| matches!(notice, Notice::StopRequested { grace, .. } if *grace == seconds(10));
+    let asked = |notice: &Notice| match notice {
+        Notice::StopRequested { grace, .. } => *grace == seconds(10),
+        _ => false,
+    };
     assert_eq!(world.count(asked), 1);
     assert_eq!(world.reported(1).state, TaskState::Shutdown);
     assert!(!world.has_memory_of(1));

@@ -168,7 +168,11 @@ fn scripts() -> impl Strategy<Value = Vec<(u64, Disturbance)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 1000,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
     fn a_task_ends_where_it_should_once_all_is_well(seed in any::<u64>(), script in scripts()) {

@@ -154,7 +154,10 @@ fn a_failed_instance_is_stopped_before_the_next_one_starts() {
     assert_eq!(world.status(1).attempt, 2);
     assert!(!world.runtime.containers.contains_key(&container(1, 1)));
     let reason = Reason::HealthcheckFailed;
-    let asked = |notice: &Notice| matches!(notice, Notice::StopRequested { reason: why, .. } if *why == reason);
+    let asked = |notice: &Notice| match notice {
+        Notice::StopRequested { reason: why, .. } => *why == reason,
+        _ => false,
+    };
     assert_eq!(world.count(asked), 1);
 }
 

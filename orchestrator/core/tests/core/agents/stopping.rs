@@ -186,7 +186,11 @@ fn a_create_that_takes_effect_after_the_stop_leaves_nothing_behind() {
     world.withdraw(1);
     world.run(seconds(20));
     assert!(world.runtime.containers.is_empty(), "the listing found it");
-    let removed = |notice: &Notice| matches!(notice, Notice::OrphanRemoved { container: id } if *id == container(1, 1));
+    let orphan = container(1, 1);
+    let removed = |notice: &Notice| match notice {
+        Notice::OrphanRemoved { container } => *container == orphan,
+        _ => false,
+    };
     assert_eq!(world.count(removed), 1);
 }
 

@@ -185,7 +185,10 @@ proptest! {
     /// Whatever a manager is told by a liar among the managers, it does not crash: it refuses,
     /// ignores, or gives up its identity in an orderly way.
     #[test]
-    fn no_message_crashes_a_manager(messages in prop::collection::vec(any_raft_message(), 1..12), seed in 0u64..8) {
+    fn no_message_crashes_a_manager(
+        messages in prop::collection::vec(any_raft_message(), 1..12),
+        seed in 0u64..8,
+    ) {
         let mut cluster = Cluster::new(3, seed);
         cluster.unchecked = true;
         cluster.run_for(seed * SECOND / 2);
