@@ -83,9 +83,23 @@ fn watch(work: &mut Work<'_>) {
 
 fn failure_step(work: &Work<'_>) -> Option<RolloutStep> {
     let overdue = u32::try_from(work.plan.overdue.len()).unwrap_or(u32::MAX);
-    let failures = work.service.failures.saturating_add(overdue);
+    let failures = work
+        .service
+        .failures
+        .saturating_add(overdue)
+        .saturating_add(restarts(work));
     let too_many = failures > work.service.spec.update.failures_max;
     consequence(work).filter(|_| too_many)
+}
+
+/// How often wanted tasks of the newest template had to be restarted by their agents: a process
+/// that crashes again and again must not hide behind its restart budget.
+fn restarts(work: &Work<'_>) -> u32 {
+    let tasks = work.slots.values().flatten();
+    let tried = tasks.filter(|task| task.is_wanted() && !work.is_stale(task));
+    tried
+        .map(|task| task.status.attempt.saturating_sub(1))
+        .fold(0, u32::saturating_add)
 }
 
 /// What too many failures lead to. A first generation has nothing to go back to and nothing to
