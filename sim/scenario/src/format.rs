@@ -168,7 +168,7 @@ static CLUSTER: Shape = Shape {
 };
 
 const AGENT_GROUPS: Kind = Kind::Either(&[
-    Kind::Integer(0, 1000),
+    Kind::Integer(0, 10_000),
     Kind::Record(&AGENTS),
     Kind::List(&Kind::Record(&AGENTS)),
 ]);
@@ -177,7 +177,7 @@ static AGENTS: Shape = Shape {
     name: "agents",
     meaning: "a group of equal agents",
     fields: &[
-        optional("count", Kind::Integer(0, 1000), "1", "how many"),
+        optional("count", Kind::Integer(0, 10_000), "1", "how many"),
         optional("cpus", Kind::Cpus, "4", "cores that each offers"),
         optional("memory", Kind::Size, "8GiB", "memory that each offers"),
         optional(

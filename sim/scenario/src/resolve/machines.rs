@@ -74,8 +74,8 @@ fn agents(node: Option<&Node>, problems: &mut Problems) -> Vec<AgentHost> {
         check_label_lists(group, problems);
         hosts.extend((0..count).map(|index| agent(group, index)));
     }
-    if hosts.len() > 1000 {
-        let message = format!("{} agents; at most 1000 are simulated", hosts.len());
+    if hosts.len() > 10_000 {
+        let message = format!("{} agents; at most 10000 are simulated", hosts.len());
         problems.add(Problem::error(
             "scenario::invalid-value",
             node.span,
