@@ -47,6 +47,8 @@ pub enum Signal {
     Interrupt,
     /// SIGHUP (1).
     HangUp,
+    /// Any other, by its Linux number. Valid are 1 to 64.
+    Other(u8),
 }
 
 impl Signal {
@@ -57,7 +59,13 @@ impl Signal {
             Signal::Kill => 9,
             Signal::Interrupt => 2,
             Signal::HangUp => 1,
+            Signal::Other(number) => i32::from(number),
         }
+    }
+
+    /// True for what Linux knows as a signal: 1 to 64.
+    pub fn is_valid(self) -> bool {
+        (1..=64).contains(&self.number())
     }
 }
 
@@ -78,8 +86,23 @@ pub struct ContainerSpec {
     pub memory_bytes_max: Option<u64>,
     /// CPU limit in thousandths of a core; `None` is unlimited.
     pub cpu_millis_max: Option<u32>,
-    /// Named node-local volumes to mount.
+    /// Named node-local volumes to mount, each at `/volumes/<name>`.
     pub volumes: Vec<String>,
+    /// What a stop sends first; `None` is the image's own, else SIGTERM.
+    pub stop_signal: Option<Signal>,
+    /// What of the network it sees.
+    pub network: Network,
+}
+
+/// What of the network a container sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// Loopback only.
+    None,
+    /// All that its node sees.
+    #[default]
+    Host,
 }
 
 /// Where a container is in its life, as the OCI runtime specification names it.

@@ -60,7 +60,7 @@ impl Checker for StopGrace {
                 match signal {
                     Signal::Terminate => self.terminated(event, host, id, &report.model),
                     Signal::Kill => killed(event, host, id, report),
-                    Signal::Interrupt | Signal::HangUp => {}
+                    Signal::Interrupt | Signal::HangUp | Signal::Other(_) => {}
                 }
             }
             (

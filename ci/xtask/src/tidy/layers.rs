@@ -11,6 +11,24 @@ use super::Problem;
 /// Our crates, lowest first, each with those it may depend on.
 const LAYERS: &[(&str, &[&str])] = &[
     ("wavetank-port", &[]),
+    ("wavetank-distribution", &["wavetank-port"]),
+    (
+        "wavetank-containerd",
+        &["wavetank-port", "wavetank-distribution"],
+    ),
+    ("wavetank-podman", &["wavetank-port"]),
+    ("wavetank-oci", &["wavetank-port", "wavetank-distribution"]),
+    ("wavetank-fixtures", &["wavetank-port"]),
+    (
+        "wavetank-conformance",
+        &[
+            "wavetank-port",
+            "wavetank-fixtures",
+            "wavetank-containerd",
+            "wavetank-podman",
+            "wavetank-oci",
+        ],
+    ),
     ("wavetank-model", &["wavetank-port"]),
     ("wavetank-core", &["wavetank-port", "wavetank-model"]),
     ("wavetank-trace", &["wavetank-port", "wavetank-model"]),
@@ -34,6 +52,17 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wavetank-model",
             "wavetank-trace",
             "wavetank-scenario",
+        ],
+    ),
+    (
+        "wavetank-sim-runtime",
+        &[
+            "wavetank-port",
+            "wavetank-model",
+            "wavetank-trace",
+            "wavetank-scenario",
+            "wavetank-world",
+            "wavetank-conformance",
         ],
     ),
     (
@@ -75,6 +104,12 @@ const LAYERS: &[(&str, &[&str])] = &[
         "wavetank",
         &[
             "wavetank-port",
+            "wavetank-containerd",
+            "wavetank-podman",
+            "wavetank-oci",
+            "wavetank-fixtures",
+            "wavetank-conformance",
+            "wavetank-sim-runtime",
             "wavetank-model",
             "wavetank-trace",
             "wavetank-scenario",

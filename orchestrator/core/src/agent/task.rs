@@ -6,7 +6,7 @@
 use wavetank_model::{
     DesiredState, InstanceId, Instant, Notice, Reason, TaskId, TaskState, TaskStatus,
 };
-use wavetank_port::{ContainerSpec, ExitStatus};
+use wavetank_port::{ContainerSpec, ExitStatus, Network};
 
 use super::health::Health;
 use super::observe::{Container, Handle, LABEL_GRACE, LABEL_NODE, LABEL_SERVICE, LABEL_TASK};
@@ -263,6 +263,8 @@ impl Task {
             cpu_millis_max: limit(u64::from(spec.resources.cpu_millis))
                 .and_then(|value| u32::try_from(value).ok()),
             volumes: spec.volume.iter().cloned().collect(),
+            stop_signal: None,
+            network: Network::Host,
         }
     }
 }

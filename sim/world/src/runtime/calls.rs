@@ -271,7 +271,7 @@ impl Runtime {
         match signal {
             Signal::Terminate => self.terminate(now, registry, id),
             Signal::Kill => self.kill_running(now, clock, id),
-            Signal::Interrupt | Signal::HangUp => {
+            Signal::Interrupt | Signal::HangUp | Signal::Other(_) => {
                 let code = 128 + signal.number();
                 self.say_signal(id, signal);
                 self.end_running(now, clock, id, code, ExitCause::Terminated);

@@ -120,6 +120,8 @@ impl Bench {
             memory_bytes_max: None,
             cpu_millis_max: None,
             volumes: Vec::new(),
+            stop_signal: None,
+            network: wavetank_port::Network::Host,
         };
         self.class(RuntimeCommand::Create { spec })
     }

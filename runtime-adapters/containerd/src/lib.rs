@@ -1,0 +1,1 @@
+//! The runtime port over containerd's gRPC API.

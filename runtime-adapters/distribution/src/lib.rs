@@ -1,0 +1,1 @@
+//! A client of registries: the pull side of the OCI distribution specification.

@@ -1,0 +1,1 @@
+//! The runtime port over Podman's REST API.

@@ -1,0 +1,1 @@
+//! The simulated runtime of the event world behind the async runtime port.
