@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use wavetank_fixtures::TestImage;
 use wavetank_port::{Capability, ContainerId, ContainerRuntime, ImageReference};
 
 /// Why a case or a step of it could not be done.
@@ -16,21 +17,6 @@ pub enum ArmError {
     /// The arm itself failed: a daemon did not come up, a file could not be read.
     #[error("the arm failed: {0}")]
     Harness(String),
-}
-
-/// A test image by what its process does. `wavetank_fixtures` builds them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TestImage {
-    /// Runs until SIGTERM, then exits 0.
-    Normal,
-    /// Runs until SIGKILL; ignores SIGTERM.
-    IgnoresTerm,
-    /// On SIGTERM, exits 7 after 100 ms.
-    TrapsTerm,
-    /// Has a `STOPSIGNAL SIGUSR1` of its own, on which it exits 21; ignores SIGTERM.
-    CustomStopSignal,
-    /// Runs the program given as the container's command: see the fixtures for what it can do.
-    Tool,
 }
 
 /// What the registry does wrong for one image, until the fault is taken back.
@@ -67,7 +53,8 @@ pub trait Arm: Send + Sync {
     /// A second client with a namespace or root of its own.
     async fn other_namespace(&self) -> Result<Arc<dyn ContainerRuntime>, ArmError>;
 
-    /// The name under which the arm's registry serves a test image, with tag.
+    /// The name under which the arm's registry serves a test image, with tag. The tag `latest`
+    /// names the same content there.
     fn image(&self, image: TestImage) -> ImageReference;
 
     /// The same with its digest.

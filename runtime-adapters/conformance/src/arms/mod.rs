@@ -1,0 +1,5 @@
+//! The arms of the real runtimes: private daemons in a folder of their own, always ended.
+
+pub mod containerd;
+pub mod oci;
+pub mod podman;
