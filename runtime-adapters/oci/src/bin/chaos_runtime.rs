@@ -1,0 +1,3 @@
+//! `wavetank-chaos-runtime`: see `wavetank_oci::chaos`.
+
+fn main() {}
