@@ -16,7 +16,10 @@ const LAYERS: &[(&str, &[&str])] = &[
         "wavetank-containerd",
         &["wavetank-port", "wavetank-distribution"],
     ),
-    ("wavetank-podman", &["wavetank-port"]),
+    (
+        "wavetank-podman",
+        &["wavetank-port", "wavetank-distribution"],
+    ),
     ("wavetank-oci", &["wavetank-port", "wavetank-distribution"]),
     ("wavetank-fixtures", &["wavetank-port"]),
     (

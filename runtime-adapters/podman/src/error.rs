@@ -1,0 +1,259 @@
+//! What can go wrong between us and the Podman service, and the one table that gives the
+//! service's words a class of the port.
+
+use wavetank_port::{ErrorClass, RuntimeError};
+
+/// What a call of this crate answers.
+pub(crate) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A failed exchange with the service.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The socket cannot be reached.
+    #[error("cannot reach the Podman service at {endpoint}")]
+    Connect {
+        endpoint: String,
+        source: std::io::Error,
+    },
+    /// The connection broke, or what came over it is not HTTP.
+    #[error("{call}: the connection to the Podman service broke")]
+    Connection { call: String, source: hyper::Error },
+    /// The service refused or failed.
+    #[error("{call}: {message}")]
+    Refused {
+        call: String,
+        status: u16,
+        /// Podman's innermost error, without what it was about.
+        cause: String,
+        message: String,
+    },
+    /// An answer that is not what the API promises.
+    #[error("{call}: {problem}")]
+    Malformed { call: String, problem: String },
+    /// An answer longer than we take.
+    #[error("{call}: the answer is longer than {bytes_max} bytes")]
+    TooLarge { call: String, bytes_max: usize },
+    /// Decided here, without asking the service.
+    #[error("{0}")]
+    Ours(RuntimeError),
+}
+
+impl Error {
+    /// A refusal of our own.
+    pub(crate) fn ours(class: ErrorClass, message: impl Into<String>) -> Self {
+        Error::Ours(RuntimeError::new(class, message))
+    }
+
+    /// The port's class.
+    pub(crate) fn class(&self) -> ErrorClass {
+        match self {
+            Error::Connect { .. } | Error::Connection { .. } => ErrorClass::Unavailable,
+            Error::Refused {
+                status,
+                cause,
+                message,
+                ..
+            } => classify(*status, cause, message),
+            Error::Malformed { .. } => ErrorClass::Unknown,
+            Error::TooLarge { .. } => ErrorClass::ResourceExhausted,
+            Error::Ours(error) => error.class,
+        }
+    }
+
+    /// True if the service says that the object does not exist.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.class() == ErrorClass::NotFound
+    }
+}
+
+impl From<Error> for RuntimeError {
+    fn from(error: Error) -> Self {
+        let class = error.class();
+        // The port's error has no chain: what is below is said in the same line.
+        let message = match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => match error {
+                Error::Ours(error) => error.message,
+                error => error.to_string(),
+            },
+        };
+        RuntimeError::new(class, message)
+    }
+}
+
+/// What Podman 4.3 says, and what it means; the first row whose words occur decides. Status codes
+/// come last, because almost every failure has status 500. Words from libpod's `define/errors.go`,
+/// runc, the registry client, and Linux; each seen with Podman 4.3.1 except those of the registry
+/// that a loopback registry cannot say (`no such host`, `tls:`).
+const WORDS: &[(&str, ErrorClass)] = &[
+    ("no such container", ErrorClass::NotFound),
+    ("no such exec session", ErrorClass::NotFound),
+    ("no such image", ErrorClass::NotFound),
+    ("image not known", ErrorClass::NotFound),
+    ("that name is already in use", ErrorClass::AlreadyExists),
+    ("container state improper", ErrorClass::FailedPrecondition),
+    // A service that died between runc's create and its own note of it; only a delete helps.
+    ("given id already exists", ErrorClass::FailedPrecondition),
+    (
+        "image is in use by a container",
+        ErrorClass::FailedPrecondition,
+    ),
+    ("image used by", ErrorClass::FailedPrecondition),
+    ("command that was not found", ErrorClass::InvalidArgument),
+    ("oci permission denied", ErrorClass::InvalidArgument),
+    ("exec format error", ErrorClass::InvalidArgument),
+    ("invalid reference format", ErrorClass::InvalidArgument),
+    ("no space left on device", ErrorClass::ResourceExhausted),
+    ("disk quota exceeded", ErrorClass::ResourceExhausted),
+    ("cannot allocate memory", ErrorClass::ResourceExhausted),
+    ("too many open files", ErrorClass::ResourceExhausted),
+    (
+        "resource temporarily unavailable",
+        ErrorClass::ResourceExhausted,
+    ),
+    ("toomanyrequests", ErrorClass::ResourceExhausted),
+    ("too many requests", ErrorClass::ResourceExhausted),
+    ("unauthorized", ErrorClass::Unauthenticated),
+    ("authentication required", ErrorClass::Unauthenticated),
+    ("invalid username/password", ErrorClass::Unauthenticated),
+    (
+        "access to the resource is denied",
+        ErrorClass::Unauthenticated,
+    ),
+    ("manifest unknown", ErrorClass::NotFound),
+    ("name unknown", ErrorClass::NotFound),
+    ("blob unknown", ErrorClass::NotFound),
+    ("404 not found", ErrorClass::NotFound),
+    ("404 (not found)", ErrorClass::NotFound),
+    ("connection refused", ErrorClass::Unavailable),
+    ("connection reset", ErrorClass::Unavailable),
+    ("no such host", ErrorClass::Unavailable),
+    ("network is unreachable", ErrorClass::Unavailable),
+    ("i/o timeout", ErrorClass::Unavailable),
+    ("unexpected eof", ErrorClass::Unavailable),
+    ("unexpected http status", ErrorClass::Unavailable),
+    ("invalid status code from registry", ErrorClass::Unavailable),
+    ("digest did not match", ErrorClass::Unavailable),
+    ("does not match manifest digest", ErrorClass::Unavailable),
+    ("tls:", ErrorClass::Unavailable),
+    ("pinging container registry", ErrorClass::Unavailable),
+    ("invalid argument", ErrorClass::InvalidArgument),
+];
+
+/// The class of a refusal. `cause` is asked first: it does not quote what the caller sent.
+pub(crate) fn classify(status: u16, cause: &str, message: &str) -> ErrorClass {
+    let by_words = [cause, message].into_iter().find_map(|text| {
+        let text = text.to_lowercase();
+        WORDS.iter().find(|(words, _)| text.contains(words))
+    });
+    match (by_words, status) {
+        (Some((_, class)), _) => *class,
+        (None, 400) => ErrorClass::InvalidArgument,
+        (None, 401 | 403) => ErrorClass::Unauthenticated,
+        (None, 404) => ErrorClass::NotFound,
+        (None, 409) => ErrorClass::FailedPrecondition,
+        (None, 429) => ErrorClass::ResourceExhausted,
+        (None, 502..=504) => ErrorClass::Unavailable,
+        (None, _) => ErrorClass::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use wavetank_port::ErrorClass;
+
+    use super::{WORDS, classify};
+
+    #[test]
+    fn what_podman_says_has_its_class() {
+        let table = [
+            (404, "no such container", "", ErrorClass::NotFound),
+            (
+                500,
+                "image not known",
+                "localhost/x:1: image not known",
+                ErrorClass::NotFound,
+            ),
+            (
+                500,
+                "that name is already in use",
+                "creating container storage: the container name \"a\" is already in use by 1d8b",
+                ErrorClass::AlreadyExists,
+            ),
+            (
+                500,
+                "container state improper",
+                "can only kill running containers. 9d0e is in state exited",
+                ErrorClass::FailedPrecondition,
+            ),
+            (
+                500,
+                "OCI runtime error",
+                "runc: container with given ID already exists: OCI runtime error",
+                ErrorClass::FailedPrecondition,
+            ),
+            (
+                500,
+                "OCI runtime attempted to invoke a command that was not found",
+                "runc: runc create failed: exec: \"/nope\": stat /nope: no such file or directory",
+                ErrorClass::InvalidArgument,
+            ),
+            (
+                500,
+                "OCI permission denied",
+                "",
+                ErrorClass::InvalidArgument,
+            ),
+            (
+                500,
+                "invalid argument",
+                "running container create option: names must match [a-zA-Z0-9]",
+                ErrorClass::InvalidArgument,
+            ),
+            (
+                500,
+                "no space left on device",
+                "mkdir /x: no space left on device",
+                ErrorClass::ResourceExhausted,
+            ),
+            (404, "", "Not Found", ErrorClass::NotFound),
+            (418, "", "tea", ErrorClass::Unknown),
+            (500, "something new", "something new", ErrorClass::Unknown),
+        ];
+        for (status, cause, message, class) in table {
+            assert_eq!(
+                classify(status, cause, message),
+                class,
+                "{cause} / {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_cause_decides_before_the_message() {
+        let message = "no such container: manifest unknown";
+        assert_eq!(
+            classify(500, "that name is already in use", message),
+            ErrorClass::AlreadyExists
+        );
+    }
+
+    #[test]
+    fn the_table_is_in_lower_case_and_says_nothing_twice() {
+        for (at, (words, _)) in WORDS.iter().enumerate() {
+            assert_eq!(*words, words.to_lowercase());
+            let hidden_by = WORDS[..at]
+                .iter()
+                .find(|(earlier, _)| words.contains(earlier));
+            assert_eq!(hidden_by, None, "`{words}` can never be reached");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_have_a_class(status: u16, cause: String, message: String) {
+            prop_assert!(ErrorClass::ALL.contains(&classify(status, &cause, &message)));
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Commands beside a container's process, and what it uses.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use wavetank_port::observe::EXEC_OUTPUT_BYTES_MAX;
+use wavetank_port::{
+    ContainerId, ContainerStats, ErrorClass, ExecRequest, ExecResult, ExitCode, OutputStream,
+};
+
+use crate::error::{Error, Result};
+use crate::process;
+use crate::service::Service;
+use crate::transport::{Call, FrameReader};
+use crate::wire;
+
+/// How often the end of a command is asked for once its output is closed.
+const POLL: Duration = Duration::from_millis(5);
+
+impl Service {
+    pub(crate) async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecResult> {
+        let seen = self.observe_running(id).await?;
+        let session = self.create_exec(id, request).await?;
+        match timeout(request.timeout, self.run_exec(&session)).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.kill_exec(&session, &seen.podman_id).await;
+                Err(Error::ours(
+                    ErrorClass::DeadlineExceeded,
+                    format!("a command in {id} ran longer than {:?}", request.timeout),
+                ))
+            }
+        }
+    }
+
+    async fn create_exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<String> {
+        if request.command.is_empty() {
+            let message = format!("no command to run in {id}");
+            return Err(Error::ours(ErrorClass::InvalidArgument, message));
+        }
+        let body = wire::ExecCreate {
+            command: &request.command,
+            stdout: true,
+            stderr: true,
+        };
+        let call = Call::post(self.container_path(id, "/exec")?).json(&body)?;
+        let made: wire::Made = self.client.send(call).await?.json().await?;
+        // The id becomes part of a path.
+        match !made.id.is_empty() && made.id.bytes().all(|it| it.is_ascii_hexdigit()) {
+            true => Ok(made.id),
+            false => Err(Error::Malformed {
+                call: format!("exec in {id}"),
+                problem: "the answer names no session".to_owned(),
+            }),
+        }
+    }
+
+    async fn run_exec(&self, session: &str) -> Result<ExecResult> {
+        let body = wire::ExecStart {
+            detach: false,
+            tty: false,
+        };
+        let call = Call::post(format!("/exec/{session}/start")).json(&body)?;
+        let frames = self.client.send(call).await?.frames();
+        let (stdout, stderr) = collect(frames).await?;
+        Ok(ExecResult {
+            code: self.exec_code(session).await?,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// A command may close its outputs before it ends.
+    async fn exec_code(&self, session: &str) -> Result<ExitCode> {
+        loop {
+            let state = self.exec_state(session).await?;
+            if !state.running {
+                let code = i32::try_from(state.exit_code).ok().filter(|it| *it >= 0);
+                return Ok(code.map_or(ExitCode::Unknown, ExitCode::Known));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    async fn exec_state(&self, session: &str) -> Result<wire::ExecState> {
+        let call = Call::get(format!("/exec/{session}/json"));
+        self.client.send(call).await?.json().await
+    }
+
+    /// Podman has no call for this, so it takes a process that can be reached from here; on
+    /// another machine the command goes on. Best effort: the caller is told of the deadline anyway.
+    async fn kill_exec(&self, session: &str, podman_id: &str) {
+        if !self.client.shares_processes() {
+            return;
+        }
+        let Ok(state) = self.exec_state(session).await else {
+            return;
+        };
+        if state.running
+            && let Some(pid) = wire::pid(state.pid)
+        {
+            process::kill_member(pid, podman_id);
+        }
+    }
+
+    pub(crate) async fn stats(&self, id: &ContainerId) -> Result<ContainerStats> {
+        let seen = self.observe_running(id).await?;
+        let call = Call::get("/containers/stats")
+            .query("containers", &seen.podman_id)
+            .query("stream", "false");
+        let answer: wire::StatsAnswer = self.client.send(call).await?.json().await?;
+        match answer.stats.first() {
+            Some(stats) => Ok(ContainerStats {
+                memory_bytes: stats.mem_usage,
+                cpu_nanos: stats.cpu_nano,
+                processes: stats.pids,
+            }),
+            // Podman says nothing of what ended between the two calls.
+            None => Err(Error::ours(
+                ErrorClass::FailedPrecondition,
+                format!("container {id} is not running any more"),
+            )),
+        }
+    }
+}
+
+/// Both outputs, each cut at its limit; what comes after is read and dropped, so that the command
+/// is not held up.
+async fn collect(mut frames: FrameReader) -> Result<(Vec<u8>, Vec<u8>)> {
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    while let Some(frame) = frames.next().await? {
+        let kept: &mut Vec<u8> = match frame.stream {
+            OutputStream::Stdout => &mut stdout,
+            OutputStream::Stderr => &mut stderr,
+        };
+        let room = EXEC_OUTPUT_BYTES_MAX - kept.len();
+        kept.extend(frame.bytes.into_iter().take(room));
+    }
+    Ok((stdout, stderr))
+}

@@ -1,0 +1,376 @@
+//! Create, start, wait, stop, kill, pause, delete, list.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use wavetank_port::{
+    ContainerId, ContainerSpec, ContainerState, ContainerStatus, ErrorClass, ExitStatus, Limits,
+    ListFilter, Network, Signal,
+};
+
+use crate::error::{Error, Result};
+use crate::names;
+use crate::observed::Observed;
+use crate::service::{Service, word};
+use crate::transport::Call;
+use crate::wire;
+
+/// How often the service looks whether a process has ended. Its default of 250 ms is what a wait
+/// then takes; below 20 ms nothing is gained, because conmon's report takes longer.
+const SERVER_POLL: &str = "20ms";
+
+/// How often we look at what the service cannot see or wait for: a lost container, or one that is
+/// yet to be started.
+const OUR_POLL: Duration = Duration::from_millis(100);
+
+/// The kernel's default for the period of a CPU limit, in microseconds.
+const CPU_PERIOD_MICROS: u64 = 100_000;
+
+/// What a thousandth of a core is of that period.
+const CPU_MICROS_PER_MILLI: i64 = 100;
+
+/// The kernel refuses less (min_cfs_quota_period in kernel/sched/core.c).
+const CPU_QUOTA_MICROS_MIN: i64 = 1000;
+
+impl Service {
+    pub(crate) async fn create(&self, spec: &ContainerSpec) -> Result<()> {
+        let body = self.create_body(spec)?;
+        let created = self.send_create(&body).await;
+        match created {
+            Err(error) if error.class() == ErrorClass::AlreadyExists => {
+                // A service that died half-way through a create leaves a name in its storage that
+                // belongs to no container. A forced delete by name removes that.
+                let Err(Error::Refused { status: 404, .. }) = self.observe(&spec.id).await else {
+                    return Err(error);
+                };
+                self.send_delete(&spec.id, true).await?;
+                self.send_create(&body).await
+            }
+            created => created,
+        }
+    }
+
+    async fn send_create(&self, body: &wire::Create) -> Result<()> {
+        let call = Call::post("/containers/create").json(body)?;
+        let made: wire::Made = self.client.send(call).await?.json().await?;
+        match made.id.is_empty() {
+            false => Ok(()),
+            true => Err(Error::Malformed {
+                call: format!("create {}", body.name),
+                problem: "the answer names no container".to_owned(),
+            }),
+        }
+    }
+
+    fn create_body(&self, spec: &ContainerSpec) -> Result<wire::Create> {
+        let image = crate::images::full_name(&spec.image)?;
+        if let Some(signal) = spec.stop_signal {
+            check_signal(signal)?;
+        }
+        let volume = |name: &String| {
+            Ok(wire::Volume {
+                name: names::volume_name(&self.namespace, name)?,
+                dest: format!("/volumes/{name}"),
+            })
+        };
+        Ok(wire::Create {
+            name: names::container_name(&self.namespace, &spec.id)?,
+            image: image.to_string(),
+            command: spec.command.clone(),
+            env: spec.environment.clone(),
+            labels: names::labels_with_namespace(&self.namespace, &spec.labels)?,
+            netns: wire::Mode {
+                nsmode: match spec.network {
+                    Network::None => "none",
+                    Network::Host => "host",
+                },
+            },
+            // The only driver that keeps bytes exactly and can be read back on every machine.
+            log_configuration: wire::LogDriver { driver: "k8s-file" },
+            // Podman's own checks need systemd's timers; ours are execs.
+            healthconfig: wire::HealthCheck { test: ["NONE"] },
+            stop_signal: spec.stop_signal.map(Signal::number),
+            resource_limits: resources(spec.memory_bytes_max, spec.cpu_millis_max)?,
+            volumes: spec.volumes.iter().map(volume).collect::<Result<_>>()?,
+        })
+    }
+
+    pub(crate) async fn start(&self, id: &ContainerId) -> Result<ContainerState> {
+        let turn = self.start_turn(id).await;
+        let before = self.observe(id).await?.state.status;
+        if before != ContainerStatus::Created {
+            return Err(refuse(id, "start", before));
+        }
+        let call = Call::post(self.container_path(id, "/start")?);
+        match self.client.send(call).await {
+            Ok(reply) => reply.done().await?,
+            // Somebody else was faster.
+            Err(Error::Refused { status: 304, .. }) => {
+                return Err(refuse(id, "start", ContainerStatus::Running));
+            }
+            Err(error) => return Err(error),
+        }
+        drop(turn);
+        Ok(self.observe(id).await?.state)
+    }
+
+    pub(crate) async fn wait(&self, id: &ContainerId) -> Result<ExitStatus> {
+        let mut seen = self.observe(id).await?;
+        let podman_id = seen.podman_id.clone();
+        loop {
+            if let Some(exit) = seen.state.exit {
+                return Ok(exit);
+            }
+            if seen.state.status == ContainerStatus::Created {
+                sleep(OUR_POLL).await;
+            } else {
+                tokio::select! {
+                    () = self.wait_for_service(&podman_id) => {}
+                    () = self.wait_until_lost(&seen) => {}
+                }
+            }
+            seen = self.observe(id).await?;
+            if seen.podman_id != podman_id {
+                let message = format!("container {id} was deleted; another one has its id now");
+                return Err(Error::ours(ErrorClass::NotFound, message));
+            }
+        }
+    }
+
+    /// Comes back when the service thinks that the process has ended, or when it cannot say: the
+    /// caller looks for itself.
+    async fn wait_for_service(&self, podman_id: &str) {
+        let call = Call::post(format!("/containers/{podman_id}/wait"))
+            .query("condition", "stopped")
+            .query("interval", SERVER_POLL);
+        let answer = match self.client.send(call).await {
+            Ok(reply) => reply.done().await,
+            Err(error) => Err(error),
+        };
+        if answer.is_err() {
+            sleep(OUR_POLL).await;
+        }
+    }
+
+    /// Comes back when Podman will never say how it ended.
+    async fn wait_until_lost(&self, seen: &Observed) {
+        while !self.is_lost(seen).await {
+            sleep(OUR_POLL).await;
+        }
+    }
+
+    pub(crate) async fn stop(
+        &self,
+        id: &ContainerId,
+        grace: Duration,
+    ) -> Result<Option<ExitStatus>> {
+        let seen = self.observe(id).await?;
+        match seen.state.status {
+            ContainerStatus::Created => return Ok(None),
+            ContainerStatus::Exited => return Ok(seen.state.exit),
+            ContainerStatus::Running | ContainerStatus::Paused => {}
+        }
+        // Podman's own stop goes on to its SIGKILL when the caller is gone, so the grace is ours.
+        if !grace.is_zero() {
+            self.signal_unless_gone(id, seen.stop_signal).await?;
+            if let Ok(exit) = timeout(grace, self.wait(id)).await {
+                return exit.map(Some);
+            }
+        }
+        self.signal_unless_gone(id, Signal::Kill.number()).await?;
+        self.wait(id).await.map(Some)
+    }
+
+    async fn signal_unless_gone(&self, id: &ContainerId, signal: i32) -> Result<()> {
+        match self.send_signal(id, signal).await {
+            Err(error) if self.has_exited(id).await? => {
+                // The signal came too late, which is as good as in time.
+                drop(error);
+                Ok(())
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_signal(&self, id: &ContainerId, signal: i32) -> Result<()> {
+        let call =
+            Call::post(self.container_path(id, "/kill")?).query("signal", &signal.to_string());
+        self.client.send(call).await?.done().await
+    }
+
+    async fn has_exited(&self, id: &ContainerId) -> Result<bool> {
+        Ok(self.observe(id).await?.state.status == ContainerStatus::Exited)
+    }
+
+    pub(crate) async fn kill(&self, id: &ContainerId, signal: Signal) -> Result<()> {
+        check_signal(signal)?;
+        let Err(error) = self.send_signal(id, signal.number()).await else {
+            return Ok(());
+        };
+        if error.is_not_found() {
+            return Err(error);
+        }
+        // Podman has one answer for all states in which there is no process to signal, and runc's
+        // own words where Podman had not noticed yet.
+        match self.observe(id).await?.state.status {
+            ContainerStatus::Exited => {
+                let message = format!("the process of container {id} has ended");
+                Err(Error::ours(ErrorClass::NotFound, message))
+            }
+            ContainerStatus::Created => Err(refuse(id, "kill", ContainerStatus::Created)),
+            ContainerStatus::Running | ContainerStatus::Paused => Err(error),
+        }
+    }
+
+    /// `verb` is `pause` or `unpause`.
+    pub(crate) async fn freeze(&self, id: &ContainerId, verb: &str) -> Result<()> {
+        // Asked first, because Podman pauses what it wrongly thinks is running.
+        self.observe_running(id).await?;
+        let call = Call::post(self.container_path(id, &format!("/{verb}"))?);
+        self.client.send(call).await?.done().await
+    }
+
+    pub(crate) async fn delete(&self, id: &ContainerId, force: bool) -> Result<()> {
+        let seen = self.observe(id).await?;
+        let runs = matches!(
+            seen.state.status,
+            ContainerStatus::Running | ContainerStatus::Paused
+        );
+        if runs && !force {
+            return Err(refuse(id, "delete", seen.state.status));
+        }
+        self.send_delete(id, force || seen.is_stuck).await
+    }
+
+    async fn send_delete(&self, id: &ContainerId, force: bool) -> Result<()> {
+        let call = Call::delete(self.container_path(id, "")?)
+            .query("force", if force { "true" } else { "false" })
+            // Anonymous volumes were made by the create; named ones belong to the node.
+            .query("v", "true")
+            .query("timeout", "0");
+        let removed: Vec<wire::Removed> = self.client.send(call).await?.json().await?;
+        match removed.into_iter().find_map(|it| it.err) {
+            None => Ok(()),
+            Some(error) => Err(Error::Refused {
+                call: format!("delete {id}"),
+                status: 500,
+                cause: String::new(),
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    pub(crate) async fn update(&self, id: &ContainerId, limits: &Limits) -> Result<()> {
+        self.observe_running(id).await?;
+        let body = resources(limits.memory_bytes_max, limits.cpu_millis_max)?;
+        let call = Call::post(self.container_path(id, "/update")?).json(&body)?;
+        self.client.send(call).await?.done().await
+    }
+
+    pub(crate) async fn list(&self, filter: &ListFilter) -> Result<Vec<ContainerState>> {
+        let mut found = Vec::new();
+        for row in self.rows(filter).await? {
+            let name = row.names.first().map(String::as_str).unwrap_or_default();
+            let Some(id) = names::id_in(&self.namespace, name) else {
+                continue;
+            };
+            let prefix = filter.id_prefix.as_deref().unwrap_or_default();
+            if !id.0.starts_with(prefix) {
+                continue;
+            }
+            match self.complete(&id, &row).await {
+                Ok(state) => found.push(state),
+                // Gone since the listing.
+                Err(error) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        found.retain(|it| filter.status.is_none_or(|wanted| it.status == wanted));
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
+    }
+
+    /// The service's own listing. A container that vanishes while Podman lists makes the whole
+    /// listing fail (containers/podman#17341): it is asked for again, up to the call's deadline.
+    async fn rows(&self, filter: &ListFilter) -> Result<Vec<wire::Row>> {
+        let labels = names::labels_with_namespace(&self.namespace, &filter.labels)?;
+        let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        let filters = serde_json::json!({ "label": labels }).to_string();
+        loop {
+            let call = Call::get("/containers/json")
+                .query("all", "true")
+                .query("filters", &filters);
+            let rows = match self.client.send(call).await {
+                Ok(reply) => reply.json().await,
+                Err(error) => Err(error),
+            };
+            match rows {
+                Err(error) if error.is_not_found() => sleep(OUR_POLL / 10).await,
+                rows => return rows,
+            }
+        }
+    }
+
+    /// A row has times in whole seconds only, so what is not known yet is inspected.
+    async fn complete(&self, id: &ContainerId, row: &wire::Row) -> Result<ContainerState> {
+        if let Some(known) = self.memory.recall(&row.id)
+            && known.state.id == *id
+            && self.still_holds(&known, row).await
+        {
+            return Ok(known.state);
+        }
+        Ok(self.observe(id).await?.state)
+    }
+
+    async fn still_holds(&self, known: &Observed, row: &wire::Row) -> bool {
+        match known.state.status {
+            ContainerStatus::Created => false,
+            ContainerStatus::Exited => true,
+            ContainerStatus::Running => {
+                let same = row.state == "running" && wire::pid(row.pid) == known.state.pid;
+                same && !self.is_lost(known).await
+            }
+            ContainerStatus::Paused => false,
+        }
+    }
+}
+
+fn refuse(id: &ContainerId, verb: &str, status: ContainerStatus) -> Error {
+    let message = format!("cannot {verb} container {id}: it is {}", word(status));
+    Error::ours(ErrorClass::FailedPrecondition, message)
+}
+
+fn check_signal(signal: Signal) -> Result<()> {
+    match signal.is_valid() {
+        true => Ok(()),
+        false => Err(Error::ours(
+            ErrorClass::InvalidArgument,
+            format!("{} is no signal: there are 1 to 64", signal.number()),
+        )),
+    }
+}
+
+/// Limits as the OCI runtime specification writes them.
+fn resources(
+    memory_bytes_max: Option<u64>,
+    cpu_millis_max: Option<u32>,
+) -> Result<wire::Resources> {
+    let memory = memory_bytes_max.map(|bytes| {
+        let too_large = |_| {
+            let message = format!("a memory limit of {bytes} bytes is more than there can be");
+            Error::ours(ErrorClass::InvalidArgument, message)
+        };
+        // Swap would turn a hard limit into a soft one. Podman leaves the field out where the
+        // kernel does not count swap.
+        let limit = i64::try_from(bytes).map_err(too_large)?;
+        Ok(wire::Memory { limit, swap: limit })
+    });
+    let cpu = cpu_millis_max.map(|millis| wire::Cpu {
+        quota: (i64::from(millis) * CPU_MICROS_PER_MILLI).max(CPU_QUOTA_MICROS_MIN),
+        period: CPU_PERIOD_MICROS,
+    });
+    Ok(wire::Resources {
+        memory: memory.transpose()?,
+        cpu,
+    })
+}

@@ -1,0 +1,156 @@
+//! What all calls share: the way to the service, the namespace, and the look at one container
+//! that is the truth for everything else.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use wavetank_port::{ContainerId, ContainerStatus, ErrorClass};
+
+use crate::config::{Namespace, PodmanConfig};
+use crate::error::{Error, Result};
+use crate::observed::{Memory, Observed};
+use crate::transport::{Call, Client};
+use crate::{kernel_log, names, process};
+
+/// One namespace of one Podman service.
+pub(crate) struct Service {
+    pub(crate) client: Client,
+    pub(crate) namespace: Namespace,
+    pub(crate) memory: Memory,
+    starts: Starts,
+}
+
+impl Service {
+    pub(crate) fn new(config: PodmanConfig) -> Self {
+        Service {
+            client: Client::new(config.endpoint),
+            namespace: config.namespace,
+            memory: Memory::default(),
+            starts: Starts::default(),
+        }
+    }
+
+    /// The path of something about one container.
+    pub(crate) fn container_path(&self, id: &ContainerId, what: &str) -> Result<String> {
+        let name = names::container_name(&self.namespace, id).map_err(|error| as_absent(&error))?;
+        Ok(format!("/containers/{name}{what}"))
+    }
+
+    /// The truth about one container.
+    pub(crate) async fn observe(&self, id: &ContainerId) -> Result<Observed> {
+        let mut seen = self.inspect(id).await?;
+        if self.is_lost(&seen).await {
+            // Between the two looks the monitor may have reported and gone. A second answer that
+            // still says "running", asked for after both were gone, was not waiting for anything.
+            seen = self.inspect(id).await?;
+            if self.is_lost(&seen).await {
+                seen.lose();
+            }
+        }
+        self.judge_memory_kill(&mut seen).await;
+        self.memory.keep(&seen);
+        Ok(seen)
+    }
+
+    async fn inspect(&self, id: &ContainerId) -> Result<Observed> {
+        let call = Call::get(self.container_path(id, "/json")?);
+        Observed::new(id, self.client.send(call).await?.json().await?)
+    }
+
+    /// True if Podman says that it runs, and its processes here say that it cannot.
+    pub(crate) async fn is_lost(&self, seen: &Observed) -> bool {
+        let Some(processes) = seen.processes.clone() else {
+            return false;
+        };
+        let pid_file = seen.pid_file.clone();
+        let shares_processes = self.client.shares_processes();
+        aside(move || {
+            shares_processes
+                && process::pid_file_holds(&pid_file, processes.init)
+                && processes.are_gone()
+        })
+        .await
+    }
+
+    /// Asks the kernel's log, once per container, what Podman does not say.
+    async fn judge_memory_kill(&self, seen: &mut Observed) {
+        if !seen.may_be_out_of_memory() || !self.client.shares_processes() {
+            return;
+        }
+        let known = self
+            .memory
+            .recall(&seen.podman_id)
+            .and_then(|it| it.state.exit);
+        let oom_killed = match known {
+            Some(exit) => exit.oom_killed,
+            None => {
+                let (podman_id, pid_file) = (seen.podman_id.clone(), seen.pid_file.clone());
+                aside(move || {
+                    process::pid_in_file(&pid_file)
+                        .is_some_and(|pid| kernel_log::was_killed_for_memory(&podman_id, pid))
+                })
+                .await
+            }
+        };
+        if let Some(exit) = &mut seen.state.exit {
+            exit.oom_killed = oom_killed;
+        }
+    }
+
+    /// The same, where only a process that has begun and not ended will do.
+    pub(crate) async fn observe_running(&self, id: &ContainerId) -> Result<Observed> {
+        let seen = self.observe(id).await?;
+        match seen.state.status {
+            ContainerStatus::Running | ContainerStatus::Paused => Ok(seen),
+            status => Err(Error::ours(
+                ErrorClass::FailedPrecondition,
+                format!("container {id} is {}, not running", word(status)),
+            )),
+        }
+    }
+
+    /// Keeps others of this process from starting the same container meanwhile: Podman would run
+    /// one that has ended a second time, and has no call that refuses to.
+    pub(crate) async fn start_turn(&self, id: &ContainerId) -> tokio::sync::OwnedMutexGuard<()> {
+        self.starts.turn(id).lock_owned().await
+    }
+}
+
+/// An id that no container can have is the id of none.
+fn as_absent(error: &Error) -> Error {
+    Error::ours(ErrorClass::NotFound, error.to_string())
+}
+
+/// A state as messages spell it.
+pub(crate) fn word(status: ContainerStatus) -> &'static str {
+    match status {
+        ContainerStatus::Created => "created",
+        ContainerStatus::Running => "running",
+        ContainerStatus::Paused => "paused",
+        ContainerStatus::Exited => "exited",
+    }
+}
+
+/// Runs what reads files on a thread that may wait for them. Says no if it could not be run.
+async fn aside(work: impl FnOnce() -> bool + Send + 'static) -> bool {
+    tokio::task::spawn_blocking(work).await.unwrap_or(false)
+}
+
+/// A lock for each container that is being started; none for the rest.
+#[derive(Default)]
+struct Starts {
+    by_id: Mutex<BTreeMap<ContainerId, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+impl Starts {
+    fn turn(&self, id: &ContainerId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        by_id.retain(|_, it| it.strong_count() > 0);
+        if let Some(lock) = by_id.get(id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        by_id.insert(id.clone(), Arc::downgrade(&lock));
+        lock
+    }
+}
