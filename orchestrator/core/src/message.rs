@@ -152,6 +152,9 @@ pub struct Assignment {
     pub reason: Option<wavetank_model::Reason>,
     /// What to run. Shared: all tasks of one generation have the same.
     pub spec: std::sync::Arc<ServiceSpec>,
+    /// The last status that its agent reported, if it reported any. An agent that has lost its
+    /// disk goes on from there; one that has the task looks at its own record.
+    pub reported: Option<TaskStatus>,
 }
 
 /// One transition of one task, as its agent made it.

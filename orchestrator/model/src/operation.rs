@@ -56,6 +56,11 @@ pub enum Operation {
         /// What may run there.
         availability: Availability,
     },
+    /// Put a manager out of the consensus group for good. It may join again only without its log.
+    RemoveManager {
+        /// Which manager.
+        node: NodeId,
+    },
     /// The service as the managers know it.
     GetService {
         /// Which service.
@@ -111,6 +116,7 @@ impl Operation {
             Operation::Start { .. } => "start",
             Operation::Delete { .. } => "delete",
             Operation::SetAvailability { .. } => "set-availability",
+            Operation::RemoveManager { .. } => "remove-manager",
             Operation::GetService { .. } => "get-service",
             Operation::Put { .. } => "put",
             Operation::Get { .. } => "get",

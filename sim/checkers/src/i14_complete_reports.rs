@@ -4,8 +4,9 @@
 //! Breaches: "transition-skipped": the store goes on to a transition that is not the next one;
 //! "report-invented": the store has a transition that the task's agent never made, or made
 //! otherwise; "acknowledged-not-committed": an agent is told that a transition is committed that
-//! the store does not have; at the end "transition-unreported" and "transition-unacknowledged" for
-//! agents that had the time to report.
+//! the store does not have; "report-swallowed": the store is further than the task's agent, whose
+//! news it therefore takes for repetition; at the end "transition-unreported" and
+//! "transition-unacknowledged" for agents that had the time to report.
 //!
 //! Exemptions: tasks that the store has finished with, lost or forgotten: reports about them are
 //! acknowledged and ignored. What an agent did right before its process died may never have been
@@ -239,6 +240,22 @@ impl CompleteReports {
         };
         let stored = record.status.sequence;
         let open = record.node == Some(host) && !record.status.state.is_terminal();
+        let made = self
+            .journals
+            .get(&task)
+            .and_then(|it| it.made.last_key_value());
+        if let Some((newest, made)) = made.filter(|(newest, _)| open && **newest < stored) {
+            report.findings.add(Breach {
+                checker: ID,
+                kind: "report-swallowed",
+                cause: format!(
+                    "{host} was told that transition {sequence} of {task} is committed; it is at \
+                     {newest}, and the store was at {stored} before: news was taken for repetition"
+                ),
+                at: event.at,
+                witnesses: made.iter().map(|it| it.event).chain([event.id]).collect(),
+            });
+        }
         let forgot = report.model.disturbance.forgot_at(host).is_some();
         if open && stored < sequence && !forgot {
             report.findings.add(Breach {
@@ -317,6 +334,16 @@ mod tests {
             status(TaskState::Shutdown, 1, 7),
         );
         assert_eq!(trace.findings(&["I14"]), ["I14/transition-skipped"]);
+    }
+
+    #[test]
+    fn an_agent_that_counts_anew_and_is_not_heard_fails() {
+        let mut trace = Trace::started(&spec());
+        trace.up(1, 1);
+        trace.host(NodeId::agent(1), HostState::Wiped);
+        trace.moved(1, 1, TaskState::Assigned, status(TaskState::Accepted, 1, 1));
+        trace.acknowledged(1, 1, 1);
+        assert_eq!(trace.findings(&["I14"]), ["I14/report-swallowed"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use wavetank_scenario::checks;
 use wavetank_scenario::plan::Plan;
 use wavetank_trace::{Event, FaultState, Payload, Phase, VirtualTime};
 
@@ -30,8 +31,8 @@ impl Judge {
         let wanted = canonical(named, &mut report.inconclusive);
         let checkers = registry::CHECKERS
             .iter()
-            .filter(|entry| wanted.contains(entry.id))
-            .map(|entry| (entry.constructor)(plan))
+            .filter(|(id, _)| wanted.contains(*id))
+            .map(|(_, constructor)| constructor(plan))
             .collect();
         let must_fail = canonical(plan.expect.fails.iter(), &mut BTreeSet::new());
         Judge {
@@ -97,8 +98,8 @@ fn canonical<'a>(
 ) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for name in names {
-        match registry::entry(name) {
-            Some(entry) => drop(ids.insert(entry.id.to_owned())),
+        match checks::find(name) {
+            Some(check) => drop(ids.insert(check.id.to_owned())),
             None if matches!(name.as_str(), "eventually" | "never") => {
                 ids.insert(name.clone());
             }
@@ -238,7 +239,7 @@ mod tests {
     use wavetank_trace::{ExitCause, HostState};
 
     fn all() -> Vec<&'static str> {
-        CHECKERS.iter().map(|entry| entry.id).collect()
+        CHECKERS.iter().map(|(id, _)| *id).collect()
     }
 
     fn fault(name: &str, optional: bool) -> Fault {

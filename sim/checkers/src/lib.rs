@@ -43,4 +43,4 @@ mod testing;
 pub use checker::{Checker, Report};
 pub use finding::{FaultOutcome, FaultSummary, Finding, Judgement, Verdict};
 pub use judge::Judge;
-pub use registry::{CHECKERS, CheckerEntry, entry};
+pub use registry::CHECKERS;

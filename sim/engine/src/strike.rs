@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use wavetank_model::NodeId;
+use wavetank_model::{NodeId, Operation};
 use wavetank_port::ContainerId;
 use wavetank_scenario::plan::{Action, Direction, Shape, Target};
 use wavetank_trace::{EventId, ExitCause, HostState, Payload};
@@ -134,10 +134,14 @@ impl Engine<'_> {
             if join {
                 self.start_process(*place, cause);
             } else {
+                let node = self.hosts[*place as usize].id;
+                let operation = Operation::RemoveManager { node };
+                self.operator.push(operation, cause);
                 self.hosts[*place as usize].down_by.insert(fault);
                 self.stop_process(*place, cause, HostState::Exited, false);
             }
         }
+        self.operate();
         self.hit(fault);
     }
 

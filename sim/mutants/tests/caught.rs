@@ -78,6 +78,6 @@ fn every_mutant_is_caught_and_the_shipped_system_is_not() {
 #[test]
 fn every_checker_has_a_mutant() {
     let caught: BTreeSet<&str> = MUTANTS.iter().map(|mutant| mutant.caught_by).collect();
-    let all: BTreeSet<&str> = CHECKERS.iter().map(|checker| checker.id).collect();
+    let all: BTreeSet<&str> = CHECKERS.iter().map(|(id, _)| *id).collect();
     assert_eq!(caught, all);
 }

@@ -20,88 +20,108 @@ pub const CHECKS: &[CheckInfo] = &[
     check(
         "I1",
         "effective-leader",
-        "at most one effective leader per epoch",
+        "at most one leader per epoch, at most one effective lease holder",
     ),
     check(
         "I2",
-        "committed-survives",
-        "committed writes survive; a minority writes nothing",
+        "durable-commits",
+        "committed entries are the same everywhere, in order, and never lost",
     ),
     check(
         "I3",
-        "converges",
-        "what is desired is reached within a bound after the last fault",
+        "convergence",
+        "after the last fault the cluster becomes what was asked for",
     ),
     check(
         "I4",
         "bounded-instances",
-        "no more instances than desired plus surge; one volume writer",
+        "no more instances than asked for plus surge; one writer per volume",
     ),
     check(
         "I5",
-        "exit-truth",
-        "exit code, process id and exit time are true and stable",
+        "truthful-exits",
+        "reported exits are the true ones, written once",
     ),
     check(
         "I6",
         "legal-transitions",
-        "states only move as they may; running before stopped",
+        "task states move only as the state machine allows",
     ),
     check(
         "I7",
-        "idempotent-teardown",
-        "a repeated kill, stop or delete is no error",
+        "idempotent-stop",
+        "stopping what is gone is no error, and stopping has an effect",
     ),
-    check("I8", "no-orphans", "nothing is left over when all is quiet"),
-    check("I9", "bounded-restarts", "restarts and records are bounded"),
-    check("I10", "user-stopped", "what a user stopped stays stopped"),
+    check(
+        "I8",
+        "no-orphans",
+        "at rest every container has a task and every running task a container",
+    ),
+    check(
+        "I9",
+        "bounded-restarts",
+        "restarts, replacements and kept records are bounded",
+    ),
+    check(
+        "I10",
+        "stays-stopped",
+        "what an operator stopped stays stopped",
+    ),
     check(
         "I12",
-        "grace-honoured",
-        "no SIGKILL before the grace has passed, always after it",
+        "stop-grace",
+        "no SIGKILL before the grace is over, and always after it",
     ),
     check(
         "I13",
         "no-silent-success",
-        "every failure is reported, with its reason",
+        "every failure has a reason, every success was one",
     ),
     check(
         "I14",
-        "no-lost-transition",
-        "every transition is reported, and nothing else",
+        "complete-reports",
+        "every transition reaches the store once and in order",
     ),
     check(
         "I16",
-        "honest-liveness",
-        "healthy nodes are never declared down, dead ones in time",
+        "down-verdicts",
+        "healthy agents are never declared down, lost ones are in time",
     ),
     check(
         "I17",
         "availability",
-        "planned operations keep enough instances available",
+        "planned operations keep the promised number of tasks ready",
     ),
-    check("I20", "placement", "nodes run only what they may and can"),
+    check(
+        "I20",
+        "placement",
+        "tasks are placed only where they may and fit",
+    ),
     check(
         "I21",
-        "unknown-not-absent",
-        "a failed observation destroys nothing",
+        "unknown-is-not-absent",
+        "a failed observation never leads to a destructive action",
     ),
     check(
         "I23",
         "workloads-survive",
-        "loss of the control plane stops no workload",
+        "trouble of the managers stops no container",
     ),
-    check("I24", "deterministic", "the same seed gives the same trace"),
+    check(
+        "I24",
+        "reproducible",
+        "the same plan gives the same trace (judged by running twice)",
+    ),
     check(
         "linearizable",
         "linearizable",
-        "clients see one store that does one thing at a time",
+        "clients see one register per key and one holder per lease",
     ),
 ];
 
-/// The checker of that id or name.
+/// The checker of that id, in any case, or of that name.
 pub fn find(name: &str) -> Option<&'static CheckInfo> {
     CHECKS
         .iter()
-        .find(|check| check.name == name || check.id == name)
+        .find(|check| check.name == name || check.id.eq_ignore_ascii_case(name))
 }

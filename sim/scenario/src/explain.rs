@@ -299,6 +299,7 @@ fn operation(operation: &Operation) -> String {
             Availability::Pause => format!("give {node} no more tasks"),
             Availability::Drain => format!("drain {node}"),
         },
+        Operation::RemoveManager { node } => format!("remove {node}"),
         Operation::Put { key, value, .. } => format!("put {key} = {value}"),
         Operation::Get { key } => format!("get {key}"),
         other => other.name().to_owned(),

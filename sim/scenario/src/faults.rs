@@ -613,7 +613,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
     ),
     by_hand(
         "membership",
-        "a manager joins from an empty disk, or leaves for good",
+        "a manager joins from an empty disk, or is stopped and removed by the operator",
         &[required("join", Kind::Bool, "true to join, false to leave")],
         &["leader", "follower", "manager", "event-host"],
         &["event"],

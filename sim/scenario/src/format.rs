@@ -468,6 +468,11 @@ pub(crate) static VERBS: &[Shape] = &[
         fields: &[required("pause-node", Kind::Node, "which node")],
     },
     Shape {
+        name: "remove-manager",
+        meaning: "put a manager out of the consensus group for good",
+        fields: &[required("remove-manager", Kind::Node, "which manager")],
+    },
+    Shape {
         name: "put",
         meaning: "write a key of the store",
         fields: &[

@@ -522,7 +522,8 @@ pub enum Action {
     },
     /// A manager joins (a new number) or leaves the consensus group for good.
     Membership {
-        /// True to add the target manager again from an empty disk, false to stop it for good.
+        /// True to add the target manager from an empty disk; false to stop it, and to have the
+        /// operator remove it.
         join: bool,
     },
     // Codec.

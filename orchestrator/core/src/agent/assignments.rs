@@ -69,8 +69,10 @@ pub(super) fn apply(
     for assignment in set {
         let id = assignment.task;
         match tasks.get_mut(&id) {
-            Some(task) => task.want(assignment.desired, assignment.reason, true),
-            None => {
+            Some(task) if !task.is_behind(&assignment) => {
+                task.want(assignment.desired, assignment.reason, true);
+            }
+            _ => {
                 tasks.insert(id, Task::assigned(assignment, now));
             }
         }

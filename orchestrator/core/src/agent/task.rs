@@ -86,8 +86,24 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// A task that managers assigned just now.
-    pub fn assigned(assignment: Assignment, now: Instant) -> Self {
+    /// A task that managers assigned and this disk does not know, or not as far as it was reported:
+    /// a new one, or one whose record is lost. Counting on from what managers know is what keeps
+    /// them from taking news for repetition; what really became of it is looked up.
+    pub fn assigned(mut assignment: Assignment, now: Instant) -> Self {
+        if let Some(status) = assignment.reported.take() {
+            let durable = DurableTask {
+                assignment,
+                listed: true,
+                restarts: status.attempt.saturating_sub(1),
+                status,
+                unacknowledged: Vec::new(),
+                ending: None,
+                stop_requested: false,
+            };
+            let mut task = Task::recovered(durable, now);
+            task.dirty = true;
+            return task;
+        }
         let mut status = TaskStatus::pending();
         status.state = TaskState::Assigned;
         let durable = DurableTask {
@@ -165,6 +181,12 @@ impl Task {
     /// True while the process runs and nobody is ending it: it may act for its service.
     pub fn is_acting(&self) -> bool {
         self.state() == TaskState::Running && self.durable.ending.is_none()
+    }
+
+    /// True if managers know more of the task than its own agent: the disk forgot.
+    pub fn is_behind(&self, assignment: &Assignment) -> bool {
+        let reported = assignment.reported.as_ref();
+        reported.is_some_and(|reported| reported.sequence > self.durable.status.sequence)
     }
 
     /// What managers want now. Desired states only grow, so a stale wish changes nothing.

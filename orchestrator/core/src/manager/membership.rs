@@ -5,7 +5,8 @@
 //! old one: its old self may have voted and acknowledged entries that it no longer knows of. The
 //! steps, each one log entry, driven by whoever leads until they are done:
 //! 1. `Command::Member` gives the node a never-used id; its older id is no longer listed.
-//! 2. Ids in the membership that are no longer listed are put out.
+//! 2. Ids in the membership that are no longer listed are put out, also those that an operator took
+//!    off the list. A leader does not put itself out: it hands over, and its successor does it.
 //! 3. The new id is let in as a learner; that is when the joiner is told who it is.
 //! 4. A learner that has caught up gets a vote.
 //!
@@ -152,6 +153,10 @@ impl Manager {
         if !leading.active || !consensus.may_change_members() {
             return;
         }
+        if !self.store.members().contains_key(&consensus.member()) {
+            consensus.transfer(None);
+            return;
+        }
         if let Some(steps) = next_step(consensus, &self.store) {
             consensus.propose_members(&steps);
             return;
@@ -228,31 +233,6 @@ impl Manager {
             }
             None => false,
         }
-    }
-
-    /// Leader: puts a node out of the consensus group. Called by whoever drives the manager, for
-    /// an operator. A leader does not put itself out: it hands over first, and the request has to
-    /// be made again to its successor. True if the change was proposed; ask again until the node
-    /// is out.
-    pub fn remove_member(&mut self, ctx: &mut Context<'_>, node: NodeId) -> bool {
-        if node == self.config.id {
-            self.transfer_leadership(ctx, None);
-            return false;
-        }
-        let Some(consensus) = &mut self.consensus else {
-            return false;
-        };
-        let conf = consensus.conf();
-        let mut ids = conf.voters.iter().chain(&conf.learners);
-        let member = ids
-            .find(|member| self.members.get(member) == Some(&node))
-            .copied();
-        let proposed = member.is_some_and(|member| {
-            consensus.may_change_members()
-                && consensus.propose_members(&[MemberStep::Remove(member)])
-        });
-        self.finish(ctx);
-        proposed
     }
 
     /// Leader: hands leadership to the named manager, or to the one that is furthest. True if the

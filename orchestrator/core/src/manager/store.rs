@@ -148,6 +148,7 @@ impl Store {
             desired: task.desired,
             reason: task.reason,
             spec: Arc::clone(self.spec_of(task)?),
+            reported: (task.status.sequence > 0).then(|| task.status.clone()),
         })
     }
 

@@ -272,7 +272,8 @@ impl Targets<'_, '_> {
         let list = node.get("node")?.one_or_many();
         let mut nodes = Vec::new();
         for item in list {
-            let Some(id) = self.known_node(item) else {
+            let newcomer = newcomer(item).filter(|_| info.action == "membership");
+            let Some(id) = newcomer.or_else(|| self.known_node(item)) else {
                 continue;
             };
             let place = if id.role == NodeRole::Manager {
@@ -453,4 +454,10 @@ impl Targets<'_, '_> {
             .add(problem.help("the fault strikes the node of one of its tasks"));
         None
     }
+}
+
+/// A manager that may join later; consensus groups have up to seven members.
+fn newcomer(item: &Node) -> Option<NodeId> {
+    let id: NodeId = item.text()?.parse().ok()?;
+    (id.role == NodeRole::Manager && id.number <= 7).then_some(id)
 }

@@ -71,6 +71,10 @@ impl Workload {
                 };
                 return Some(Operation::SetAvailability { node, availability });
             }
+            "remove-manager" => {
+                let node = some_manager(subject, problems)?;
+                return Some(Operation::RemoveManager { node });
+            }
             "put" => {
                 let value = node.word("value")?.to_owned();
                 return Some(Operation::Put {
@@ -193,6 +197,21 @@ fn known_agent(node: &Node, world: &World<'_>, problems: &mut Problems) -> Optio
         Problem::error("scenario::unknown-node", node.span, message)
             .label("no such agent")
             .help(format!("the agents are agent-1 to agent-{agents}")),
+    );
+    None
+}
+
+/// Any manager: one that has joined meanwhile may be removed as well as a founder.
+fn some_manager(node: &Node, problems: &mut Problems) -> Option<NodeId> {
+    let id: NodeId = node.text()?.parse().ok()?;
+    if id.role == wavetank_model::NodeRole::Manager {
+        return Some(id);
+    }
+    let message = format!("`{id}` is no manager");
+    problems.add(
+        Problem::error("scenario::unknown-node", node.span, message)
+            .label("not a manager")
+            .help("name one such as `manager-1`; `drain` is for agents"),
     );
     None
 }

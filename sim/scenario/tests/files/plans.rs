@@ -125,7 +125,7 @@ expect:
     - { check: 'service("batch").terminal == 20 && nodes.all(n, nodes[n].status == "ready")' }
   never:
     - 'task.state == "failed" && task.exit_code != 7'
-  fails: [exit-truth, never]
+  fails: [truthful-exits, never]
 worlds: event
 "#;
 

@@ -101,6 +101,7 @@ fn perform(apply: &mut Apply<'_>, operation: &Operation) -> Answer {
         Operation::SetAvailability { node, availability } => {
             set_availability(apply, *node, *availability)
         }
+        Operation::RemoveManager { node } => remove_manager(apply, *node),
         Operation::Put { key, value, claim } => put(apply, key, value, claim.as_ref()),
         Operation::LeaseAcquire { lease, holder, ttl } => acquire(apply, lease, holder, *ttl),
         Operation::LeaseRelease { lease, token } => release(apply, lease, *token),
@@ -291,6 +292,21 @@ fn want_all(apply: &mut Apply<'_>, name: &ServiceName, desired: DesiredState) {
 
 /// A manager runs no tasks, so nothing is to be written down about it; the leader itself hands
 /// over when it is drained.
+/// Takes a manager off the list of members; whoever leads then puts it out of the group.
+fn remove_manager(apply: &mut Apply<'_>, node: NodeId) -> Answer {
+    let members = &mut apply.store.data.members;
+    if !members.values().any(|member| *member == node) {
+        return Err(OperationError::NotFound {
+            what: format!("manager {node}"),
+        });
+    }
+    if members.len() == 1 {
+        return Err(invalid(format!("{node} is the last manager")));
+    }
+    members.retain(|_, member| *member != node);
+    done(apply)
+}
+
 fn set_availability(apply: &mut Apply<'_>, node: NodeId, availability: Availability) -> Answer {
     if apply
         .store

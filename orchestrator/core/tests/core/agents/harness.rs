@@ -128,13 +128,19 @@ impl World {
         &mut self.disk
     }
 
-    /// The disk is lost: what the agent said before binds it no longer. Returns how many tasks it
-    /// had spoken of.
+    /// The disk is lost: of what the agent said before, only what managers took binds it still.
+    /// Returns how many tasks those are.
     pub fn lose_disk(&mut self) -> usize {
         self.disk.clear();
-        self.acknowledged.clear();
         self.exits.clear();
-        std::mem::take(&mut self.said).len()
+        self.said = self.manager.tasks.clone();
+        self.said.retain(|_, status| status.sequence > 0);
+        self.acknowledged = self
+            .said
+            .iter()
+            .map(|(task, it)| (*task, it.sequence))
+            .collect();
+        self.said.len()
     }
 
     pub fn has_memory_of(&self, task: u64) -> bool {
@@ -161,6 +167,7 @@ impl World {
             desired,
             reason: (desired != DesiredState::Running).then_some(Reason::TerminatedByOperator),
             spec: Arc::new(spec.clone()),
+            reported: None,
         };
         self.manager.set.insert(TaskId(task), assignment);
         self.manager.tasks.entry(TaskId(task)).or_insert_with(|| {
@@ -194,7 +201,7 @@ impl World {
             session,
             epoch: self.manager.epoch,
             revision: self.manager.revision,
-            tasks: self.manager.set.values().cloned().collect(),
+            tasks: self.manager.assignments(),
         };
         self.deliver(message);
     }

@@ -24,6 +24,18 @@ pub struct Manager {
     pub acts: Vec<(String, Option<FencingToken>)>,
 }
 
+impl Manager {
+    /// What the agent should work on, each with what it reported.
+    pub fn assignments(&self) -> Vec<Assignment> {
+        let mut set: Vec<Assignment> = self.set.values().cloned().collect();
+        for assignment in &mut set {
+            let known = self.tasks.get(&assignment.task);
+            assignment.reported = known.filter(|status| status.sequence > 0).cloned();
+        }
+        set
+    }
+}
+
 impl World {
     pub fn serve(&mut self, message: Message) {
         match message {

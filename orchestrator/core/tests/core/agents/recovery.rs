@@ -46,6 +46,27 @@ fn an_agent_that_lost_its_memory_adopts_by_name() {
 }
 
 #[test]
+fn an_agent_that_lost_everything_counts_on_from_what_managers_know() {
+    // Managers took the first reports of its second life for repetitions of its first, said so,
+    // and went on believing that the task ran.
+    let mut world = running(RestartCondition::Never);
+    let before = world.reported(1);
+    world.kill();
+    assert_eq!(world.lose_disk(), 1);
+    world.runtime.containers.clear();
+    world.start();
+    world.run(seconds(30));
+    let after = world.reported(1);
+    assert_eq!(after, world.status(1), "managers know what the agent knows");
+    assert_eq!(after.state, TaskState::Failed);
+    assert_eq!(
+        after.attempt, before.attempt,
+        "what ran is over, not begun again"
+    );
+    assert!(after.sequence > before.sequence);
+}
+
+#[test]
 fn an_agent_that_lost_its_memory_clears_other_attempts_away_first() {
     let mut world = World::new();
     world.runtime.behaviour.obeys_term = false;

@@ -27,22 +27,12 @@ fn join(cluster: &mut Cluster, number: u32) {
 }
 
 fn leave(cluster: &mut Cluster, node: NodeId) {
-    for _ in 0..100 {
-        let leader = cluster.await_leader();
-        if leader == node {
-            cluster.act(leader, |manager, ctx| {
-                manager.transfer_leadership(ctx, None)
-            });
-        } else {
-            cluster.act(leader, |manager, ctx| manager.remove_member(ctx, node));
-        }
-        cluster.run_for(SECOND / 10);
-        if !voters(cluster).is_empty() && !voters(cluster).contains(&node) {
-            cluster.stop(node);
-            return;
-        }
-    }
-    panic!("{node} is still in");
+    let answer = cluster.ask(&Operation::RemoveManager { node });
+    assert!(answer.is_ok(), "{answer:?}");
+    cluster.run_until("one voter less", 30 * SECOND, |cluster| {
+        !voters(cluster).is_empty() && !voters(cluster).contains(&node)
+    });
+    cluster.stop(node);
 }
 
 #[test]
