@@ -24,4 +24,7 @@ pub use locks::Locks;
 pub use network::{Delivery, LinkEffect, LinkRule, Network, Selection};
 pub use random::Stream;
 pub use registry::{Registry, RegistryEffect, RegistryRule};
-pub use runtime::{Output, Runtime, RuntimeConfig, RuntimeEffect, RuntimeRule};
+pub use runtime::{
+    Interpretation, Interpreter, Output, PortCommand, Program, Runtime, RuntimeConfig,
+    RuntimeEffect, RuntimeRule, Step, Written,
+};

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use wavetank_port::{ErrorClass, ImageReference, RuntimeError};
+use wavetank_port::{Credentials, ErrorClass, ImageReference, RuntimeError};
 use wavetank_scenario::plan::Image;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// Bytes a second that a healthy registry delivers to one pull: a 1 Gbit/s link.
 const BYTES_PER_SECOND: u64 = 125_000_000;
+
+/// How long it takes to ask for a manifest.
+const MANIFEST_NS: u64 = 20_000_000;
 
 /// What a rule does to a pull.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +59,12 @@ pub struct Pull {
 #[derive(Clone, Debug)]
 pub struct Registry {
     images: BTreeMap<String, Image>,
+    /// Further names of images.
+    aliases: BTreeMap<String, String>,
+    /// What private images ask for.
+    credentials: BTreeMap<String, Credentials>,
+    /// How often an image's content was fetched.
+    fetched: BTreeMap<String, u64>,
     rules: Vec<RegistryRule>,
 }
 
@@ -64,8 +73,41 @@ impl Registry {
     pub fn new(images: BTreeMap<String, Image>) -> Self {
         Registry {
             images,
+            aliases: BTreeMap::new(),
+            credentials: BTreeMap::new(),
+            fetched: BTreeMap::new(),
             rules: Vec::new(),
         }
+    }
+
+    /// An image goes by another name as well.
+    pub fn add_alias(&mut self, alias: &ImageReference, image: &ImageReference) {
+        self.aliases.insert(alias.0.clone(), image.0.clone());
+    }
+
+    /// An image is served only to those who know this.
+    pub fn make_private(&mut self, image: &ImageReference, credentials: Credentials) {
+        self.credentials.insert(image.0.clone(), credentials);
+    }
+
+    /// What an image is served for; `None` for a public one.
+    pub fn credentials_of(&self, image: &ImageReference) -> Option<&Credentials> {
+        self.credentials.get(self.canonical(image))
+    }
+
+    /// How often an image's content has been fetched.
+    pub fn fetched(&self, image: &ImageReference) -> u64 {
+        let count = self.fetched.get(self.canonical(image));
+        count.copied().unwrap_or(0)
+    }
+
+    /// The digest of an image, as long as nothing is wrong with it.
+    pub fn digest_of(&self, image: &ImageReference) -> String {
+        digest(&ImageReference(self.canonical(image).to_owned()), 0)
+    }
+
+    fn canonical<'a>(&'a self, image: &'a ImageReference) -> &'a str {
+        self.aliases.get(&image.0).unwrap_or(&image.0)
     }
 
     /// A rule comes into force.
@@ -80,14 +122,31 @@ impl Registry {
 
     /// How containers of an image behave.
     pub fn image(&self, reference: &ImageReference) -> Option<&Image> {
-        self.images.get(&reference.0)
+        self.images.get(self.canonical(reference))
+    }
+
+    /// As [`Registry::pull`], by any name; content that the caller has is not fetched again.
+    pub fn pull_of(
+        &mut self,
+        reference: &ImageReference,
+        unchanged: impl Fn(&str) -> bool,
+    ) -> Pull {
+        let canonical = ImageReference(self.canonical(reference).to_owned());
+        let mut pull = self.pull(&canonical);
+        if pull.result.as_deref().is_ok_and(unchanged) {
+            pull.duration_ns = MANIFEST_NS;
+            pull.hangs = None;
+        } else if !is_refused(&pull) {
+            *self.fetched.entry(canonical.0).or_default() += 1;
+        }
+        pull
     }
 
     /// Decides how a pull that starts now will go.
     pub fn pull(&mut self, reference: &ImageReference) -> Pull {
         let Some(image) = self.images.get(&reference.0).filter(|image| image.exists) else {
             return Pull {
-                duration_ns: 20_000_000,
+                duration_ns: MANIFEST_NS,
                 hangs: None,
                 result: Err(RuntimeError::new(
                     ErrorClass::NotFound,
@@ -154,6 +213,12 @@ impl Pull {
         let message = format!("pull {reference}: {words}");
         self.result = Err(RuntimeError::new(ErrorClass::Unknown, message));
     }
+}
+
+/// True if a pull ends before any content is asked for.
+fn is_refused(pull: &Pull) -> bool {
+    let refused = |error: &RuntimeError| error.class != ErrorClass::Unknown;
+    pull.result.as_ref().is_err_and(refused)
 }
 
 /// Time for `bytes` at `rate` bytes a second, in nanoseconds.

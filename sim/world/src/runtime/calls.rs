@@ -10,16 +10,23 @@ use wavetank_port::{
 use wavetank_trace::{ExitCause, Payload, VirtualTime};
 
 use super::rules::covers;
-use super::{Container, Output, Runtime, RuntimeEffect, Todo};
+use super::{
+    Container, HUNG_MONITOR, Interpretation, Output, Process, Request, Runtime, RuntimeEffect,
+    Todo, missing,
+};
 use crate::clock::LocalClock;
-use crate::registry::Registry;
+use crate::registry::{Pull, Registry};
 
 type Answer = Result<RuntimeReply, RuntimeError>;
 
 impl Runtime {
     /// A call arrives.
     pub fn submit(&mut self, now: VirtualTime, call: u64, command: RuntimeCommand) {
-        let name = command.name();
+        self.admit(now, call, Request::Command(command));
+    }
+
+    pub(super) fn admit(&mut self, now: VirtualTime, call: u64, request: Request) {
+        let name = request.name();
         if let Some(fault) = self.daemon_down_by.first().copied() {
             self.output.push(Output::Hit(fault));
             self.refuse(now, call);
@@ -30,7 +37,11 @@ impl Runtime {
             _ => None,
         };
         if let Some((fault, ())) = self.use_rule_of(hang) {
-            self.parked.push((fault, call, command));
+            self.parked.push((fault, call, request));
+            return;
+        }
+        if request.container().is_some_and(|id| self.hung.contains(id)) {
+            self.parked.push((HUNG_MONITOR, call, request));
             return;
         }
         let mut half = self.stream.nanos(self.config.latency) / 2;
@@ -42,7 +53,7 @@ impl Runtime {
             half += self.stream.nanos(by) / 2;
         }
         let at = now + Duration::from_nanos(half);
-        self.plan(at, Todo::Execute { call, command });
+        self.plan(at, Todo::Execute { call, request });
     }
 
     pub(super) fn execute(
@@ -51,9 +62,9 @@ impl Runtime {
         clock: &LocalClock,
         registry: &mut Registry,
         call: u64,
-        command: RuntimeCommand,
+        request: Request,
     ) {
-        let name = command.name();
+        let name = request.name();
         let error = |effect: &RuntimeEffect| match effect {
             RuntimeEffect::Error(verb, class) if covers(verb, name) => Some(*class),
             _ => None,
@@ -67,6 +78,12 @@ impl Runtime {
             );
             return;
         }
+        let command = match request {
+            Request::Command(command) => command,
+            Request::Port(command) => {
+                return self.execute_port(now, clock, registry, call, command);
+            }
+        };
         let answer = match command {
             RuntimeCommand::Pull { image } => return self.pull(now, registry, call, image),
             RuntimeCommand::Stop { id, grace } => {
@@ -106,22 +123,44 @@ impl Runtime {
         call: u64,
         image: ImageReference,
     ) {
-        if self.images.contains(&image.0) {
+        if self.images.contains_key(&image.0) {
             // The content of a present image is not looked up again.
             let digest = registry.pull(&image).result.unwrap_or_default();
             self.answer(now, call, "pull", Ok(RuntimeReply::Pulled { digest }));
             return;
         }
-        let space = |effect: &RuntimeEffect| matches!(effect, RuntimeEffect::NoSpace).then_some(());
-        if self.use_rule(space).is_some() {
-            let error = RuntimeError::new(
-                ErrorClass::ResourceExhausted,
-                format!("unpack {image}: no space left on device"),
-            );
-            self.answer(now, call, "pull", Err(error));
-            return;
+        if self.has_space(now, call, &image) {
+            let pull = registry.pull(&image);
+            self.transfer(now, call, image, pull);
         }
-        let pull = registry.pull(&image);
+    }
+
+    /// False if a rule takes the space that a pull needs; the call is then answered.
+    pub(super) fn has_space(
+        &mut self,
+        now: VirtualTime,
+        call: u64,
+        image: &ImageReference,
+    ) -> bool {
+        let space = |effect: &RuntimeEffect| matches!(effect, RuntimeEffect::NoSpace).then_some(());
+        if self.use_rule(space).is_none() {
+            return true;
+        }
+        let error = RuntimeError::new(
+            ErrorClass::ResourceExhausted,
+            format!("unpack {image}: no space left on device"),
+        );
+        self.answer(now, call, "pull", Err(error));
+        false
+    }
+
+    pub(super) fn transfer(
+        &mut self,
+        now: VirtualTime,
+        call: u64,
+        image: ImageReference,
+        pull: Pull,
+    ) {
         self.output
             .extend(pull.hit.iter().map(|fault| Output::Hit(*fault)));
         let at = now + Duration::from_nanos(pull.duration_ns);
@@ -147,12 +186,12 @@ impl Runtime {
     ) {
         if let Some(fault) = hangs {
             let image = ImageReference(image);
-            self.parked
-                .push((fault, call, RuntimeCommand::Pull { image }));
+            let pull = Request::Command(RuntimeCommand::Pull { image });
+            self.parked.push((fault, call, pull));
             return;
         }
         let answer = result.map(|digest| {
-            self.images.insert(image);
+            self.images.insert(image, digest.clone());
             RuntimeReply::Pulled { digest }
         });
         self.answer(now, call, "pull", answer);
@@ -165,12 +204,16 @@ impl Runtime {
                 format!("container {} exists", spec.id),
             ));
         }
-        if !self.images.contains(&spec.image.0) {
+        if !self.images.contains_key(&spec.image.0) {
             return Err(RuntimeError::new(
                 ErrorClass::NotFound,
                 format!("image {} is not present", spec.image),
             ));
         }
+        let interpretation = match self.interpreter {
+            Some(interpret) => interpret(&spec),
+            None => Interpretation::Image,
+        };
         let state = ContainerState {
             id: spec.id.clone(),
             image: spec.image,
@@ -182,14 +225,14 @@ impl Runtime {
         };
         self.output.push(Output::Truth(Payload::ContainerCreated {
             container: spec.id.clone(),
-            volumes: spec.volumes,
+            volumes: spec.volumes.clone(),
         }));
-        let memory_bytes_max = spec.memory_bytes_max;
         let container = Container {
-            state,
-            memory_bytes_max,
-            process: None,
-            stops: Vec::new(),
+            memory_bytes_max: spec.memory_bytes_max,
+            interpretation,
+            stop_signal: spec.stop_signal,
+            volumes: spec.volumes,
+            ..Container::new(state)
         };
         self.containers.insert(spec.id, container);
         Ok(RuntimeReply::Done)
@@ -208,6 +251,10 @@ impl Runtime {
                 ErrorClass::FailedPrecondition,
                 format!("container {id} was started before"),
             ));
+        }
+        if container.interpretation == Interpretation::NotRunnable {
+            let message = format!("container {id} has no program that can be run");
+            return Err(RuntimeError::new(ErrorClass::InvalidArgument, message));
         }
         let image = registry.image(&container.state.image).cloned();
         self.begin_process(now, clock, id, image.as_ref());
@@ -239,17 +286,21 @@ impl Runtime {
         };
         let run = process.run;
         container.stops.push(call);
-        self.terminate(now, registry, id);
+        match container.first_signal() {
+            None => self.terminate(now, registry, id),
+            Some(signal) => self.signal_actor(now, id, signal),
+        }
         self.plan(
             now + grace,
             Todo::GraceOver {
+                call,
                 container: id.clone(),
                 run,
             },
         );
     }
 
-    fn kill(
+    pub(super) fn kill(
         &mut self,
         now: VirtualTime,
         clock: &LocalClock,
@@ -267,6 +318,11 @@ impl Runtime {
                 None => ErrorClass::NotFound,
             };
             return Err(RuntimeError::new(class, "no such process"));
+        }
+        let acts = |it: &Process| it.actor.is_some();
+        if signal != Signal::Kill && container.process.as_ref().is_some_and(acts) {
+            self.signal_actor(now, id, signal);
+            return Ok(RuntimeReply::Done);
         }
         match signal {
             Signal::Terminate => self.terminate(now, registry, id),
@@ -297,7 +353,7 @@ impl Runtime {
             }
             self.kill_running(now, clock, id);
         }
-        self.remove_record(id);
+        self.remove_record(now, id);
         self.emit(now, RuntimeEvent::Deleted { id: id.clone() });
         Ok(RuntimeReply::Done)
     }
@@ -341,8 +397,4 @@ impl Runtime {
         let healthy = process.healthy_at <= now && process.unhealthy_by.is_empty();
         Ok(RuntimeReply::Probed { healthy })
     }
-}
-
-fn missing(id: &ContainerId) -> RuntimeError {
-    RuntimeError::new(ErrorClass::NotFound, format!("no container {id}"))
 }

@@ -3,19 +3,25 @@
 //!
 //! Three layers that fail apart: *processes* live and die with the machine; *records* (what the
 //! daemon knows) survive a power loss; *answers and events* travel to whoever is connected and can
-//! be lost. Map: this file (state and timeline), `calls` (what each verb does), `process` (how
-//! processes end), `rules` (faults).
+//! be lost. Map: this file (state and timeline), `calls` (what each verb does), `surface` (what the
+//! port asks beyond that), `process` (how processes begin and end), `program` and `actors` (what
+//! they do in between), `freeze` (pausing them), `rules` (faults).
 
+mod actors;
 mod calls;
+mod freeze;
 mod process;
+mod program;
 mod rules;
+mod surface;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use wavetank_model::NodeId;
 use wavetank_port::{
-    ContainerId, ContainerState, ContainerStatus, ErrorClass, ExitCode, ExitStatus, RuntimeCommand,
-    RuntimeError, RuntimeEvent, RuntimeReply, WallTime,
+    ContainerId, ContainerState, ContainerStatus, ErrorClass, ExecResult, ExitCode, ExitStatus,
+    RuntimeError, RuntimeEvent, RuntimeReply, Signal, WallTime,
 };
 use wavetank_scenario::plan::Range;
 use wavetank_trace::{ExitCause, Payload, VirtualTime};
@@ -23,7 +29,16 @@ use wavetank_trace::{ExitCause, Payload, VirtualTime};
 use crate::clock::LocalClock;
 use crate::random::Stream;
 use crate::registry::Registry;
+use actors::Exec;
+pub use actors::Written;
+use program::{Actor, Files};
+pub use program::{Interpretation, Interpreter, Program, Step};
 pub use rules::{RuntimeEffect, RuntimeRule};
+pub use surface::PortCommand;
+use surface::Request;
+
+/// Stands for the fault's number where a call hangs because a container's monitor does.
+const HUNG_MONITOR: u32 = u32::MAX;
 
 /// What a runtime says to the outside, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +70,16 @@ struct Process {
     ignores_term: bool,
     healthy_at: VirtualTime,
     unhealthy_by: BTreeSet<u32>,
+    /// What it does, where its command says so.
+    actor: Option<Actor>,
+    /// Set while it is paused.
+    frozen: Option<Frozen>,
+}
+
+/// What a paused process would have done, and how long after the pause began.
+#[derive(Clone, Debug, PartialEq)]
+struct Frozen {
+    todos: Vec<(Duration, Todo)>,
 }
 
 /// One container: what the runtime says about it, and its process while that lives.
@@ -63,15 +88,44 @@ struct Container {
     state: ContainerState,
     memory_bytes_max: Option<u64>,
     process: Option<Process>,
-    /// Calls that wait for the process to end, with the process they wait for.
+    /// Stops that wait for the process to end.
     stops: Vec<u64>,
+    /// Waits for the same.
+    waits: Vec<u64>,
+    /// What its process will do, where its command says so.
+    interpretation: Interpretation,
+    /// What a stop sends first, where the spec says so.
+    stop_signal: Option<Signal>,
+    /// Volumes it mounts.
+    volumes: Vec<String>,
+    /// Files of its own.
+    files: Files,
+    /// What its process has written.
+    log: Vec<Written>,
+}
+
+impl Container {
+    fn new(state: ContainerState) -> Self {
+        Container {
+            state,
+            memory_bytes_max: None,
+            process: None,
+            stops: Vec::new(),
+            waits: Vec::new(),
+            interpretation: Interpretation::Image,
+            stop_signal: None,
+            volumes: Vec::new(),
+            files: Files::new(),
+            log: Vec::new(),
+        }
+    }
 }
 
 /// Something that will happen.
 #[derive(Clone, Debug, PartialEq)]
 enum Todo {
     /// A call takes effect.
-    Execute { call: u64, command: RuntimeCommand },
+    Execute { call: u64, request: Request },
     /// An answer leaves.
     Reply {
         call: u64,
@@ -92,7 +146,19 @@ enum Todo {
         because: ExitCause,
     },
     /// A stop's grace is over.
-    GraceOver { container: ContainerId, run: u64 },
+    GraceOver {
+        call: u64,
+        container: ContainerId,
+        run: u64,
+    },
+    /// A process does its next steps.
+    Step { container: ContainerId, run: u64 },
+    /// A flood writes.
+    Flood { container: ContainerId, run: u64 },
+    /// A command beside a process does its next steps.
+    ExecStep { call: u64 },
+    /// A command has run for as long as it may.
+    ExecOver { call: u64 },
     /// An event leaves.
     Emit(RuntimeEvent),
 }
@@ -114,10 +180,19 @@ pub struct Runtime {
     config: RuntimeConfig,
     stream: Stream,
     containers: BTreeMap<ContainerId, Container>,
-    images: BTreeSet<String>,
+    /// Digests by name.
+    images: BTreeMap<String, String>,
+    /// Files of volumes, which belong to the machine.
+    volumes: BTreeMap<String, Files>,
+    /// Commands beside processes, by the call that began them.
+    execs: BTreeMap<u64, Exec>,
+    exec_results: BTreeMap<u64, ExecResult>,
+    interpreter: Option<Interpreter>,
+    /// Containers whose monitor stands still.
+    hung: BTreeSet<ContainerId>,
     timeline: BTreeMap<(VirtualTime, u64), Todo>,
     /// Calls that hang, with the fault that holds them.
-    parked: Vec<(u32, u64, RuntimeCommand)>,
+    parked: Vec<(u32, u64, Request)>,
     rules: Vec<RuntimeRule>,
     daemon_down_by: BTreeSet<u32>,
     sequence: u64,
@@ -132,7 +207,12 @@ impl Runtime {
             config,
             stream,
             containers: BTreeMap::new(),
-            images: BTreeSet::new(),
+            images: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            execs: BTreeMap::new(),
+            exec_results: BTreeMap::new(),
+            interpreter: None,
+            hung: BTreeSet::new(),
             timeline: BTreeMap::new(),
             parked: Vec::new(),
             rules: Vec::new(),
@@ -177,7 +257,7 @@ impl Runtime {
         todo: Todo,
     ) {
         match todo {
-            Todo::Execute { call, command } => self.execute(now, clock, registry, call, command),
+            Todo::Execute { call, request } => self.execute(now, clock, registry, call, request),
             Todo::Reply { call, result } => self.output.push(Output::Reply { call, result }),
             Todo::Pulled {
                 call,
@@ -195,7 +275,15 @@ impl Runtime {
             } => {
                 self.end_process(now, clock, &container, run, code, because);
             }
-            Todo::GraceOver { container, run } => self.grace_over(now, clock, &container, run),
+            Todo::GraceOver {
+                call,
+                container,
+                run,
+            } => self.grace_over(now, clock, call, &container, run),
+            Todo::Step { container, run } => self.step(now, clock, &container, run),
+            Todo::Flood { container, run } => self.flood(now, clock, &container, run),
+            Todo::ExecStep { call } => self.exec_step(now, call),
+            Todo::ExecOver { call } => self.exec_over(now, call),
             Todo::Emit(event) => self.output.push(Output::Event(event)),
         }
     }
@@ -229,6 +317,8 @@ impl Runtime {
     pub fn lose_power(&mut self, now: VirtualTime, clock: &LocalClock) {
         self.timeline.clear();
         self.parked.clear();
+        self.hung.clear();
+        self.execs.clear();
         let live: Vec<ContainerId> = self.running().cloned().collect();
         for id in live {
             self.forget_exit(now, clock, &id, ExitCause::PowerLoss);
@@ -242,9 +332,10 @@ impl Runtime {
         self.lose_power(now, clock);
         let ids: Vec<ContainerId> = self.containers.keys().cloned().collect();
         for id in ids {
-            self.remove_record(&id);
+            self.remove_record(now, &id);
         }
         self.images.clear();
+        self.volumes.clear();
     }
 
     /// The caller's process is gone: nobody waits for answers or events any more.
@@ -281,14 +372,19 @@ impl Runtime {
             match todo {
                 Todo::Execute { call, .. } | Todo::Reply { call, .. } => waiting.push(call),
                 Todo::Pulled { call, .. } => waiting.push(call),
-                Todo::End { .. } => {
+                Todo::End { .. } | Todo::Step { .. } | Todo::Flood { .. } => {
                     self.timeline.insert(key, todo);
                 }
-                Todo::Emit(_) | Todo::GraceOver { .. } => {}
+                Todo::Emit(_)
+                | Todo::GraceOver { .. }
+                | Todo::ExecStep { .. }
+                | Todo::ExecOver { .. } => {}
             }
         }
+        waiting.extend(std::mem::take(&mut self.execs).into_keys());
         for container in self.containers.values_mut() {
             waiting.append(&mut container.stops);
+            waiting.append(&mut container.waits);
         }
         if !waiting.is_empty() {
             self.output.push(Output::Hit(fault));
@@ -306,14 +402,14 @@ impl Runtime {
         let ids: Vec<ContainerId> = self.containers.keys().cloned().collect();
         for id in ids {
             self.forget_exit(now, clock, &id, ExitCause::Fault);
-            self.remove_record(&id);
+            self.remove_record(now, &id);
         }
     }
 
     fn refuse(&mut self, now: VirtualTime, call: u64) {
         let error = RuntimeError::new(ErrorClass::Unavailable, "connection refused");
         self.plan(
-            now + std::time::Duration::from_micros(50),
+            now + Duration::from_micros(50),
             Todo::Reply {
                 call,
                 result: Err(error),
@@ -341,13 +437,7 @@ impl Runtime {
             started_at: None,
             exit: None,
         };
-        let container = Container {
-            state,
-            memory_bytes_max: None,
-            process: None,
-            stops: Vec::new(),
-        };
-        self.containers.insert(id.clone(), container);
+        self.containers.insert(id.clone(), Container::new(state));
         self.output.push(Output::Truth(Payload::ContainerCreated {
             container: id.clone(),
             volumes: Vec::new(),
@@ -355,8 +445,12 @@ impl Runtime {
         self.begin_process(now, clock, id, None);
     }
 
-    fn remove_record(&mut self, id: &ContainerId) {
-        if self.containers.remove(id).is_some() {
+    fn remove_record(&mut self, now: VirtualTime, id: &ContainerId) {
+        if let Some(container) = self.containers.remove(id) {
+            self.hung.remove(id);
+            for call in container.waits {
+                self.answer(now, call, "wait", Err(missing(id)));
+            }
             let gone = Payload::ContainerDeleted {
                 container: id.clone(),
             };
@@ -378,6 +472,17 @@ impl Runtime {
             oom_killed,
         }
     }
+}
+
+fn missing(id: &ContainerId) -> RuntimeError {
+    RuntimeError::new(ErrorClass::NotFound, format!("no container {id}"))
+}
+
+fn wrong_state(id: &ContainerId, words: &str) -> RuntimeError {
+    RuntimeError::new(
+        ErrorClass::FailedPrecondition,
+        format!("container {id} {words}"),
+    )
 }
 
 #[cfg(test)]

@@ -7,13 +7,31 @@ use wavetank_port::{ContainerId, ContainerStatus, ExitCode, RuntimeEvent, Runtim
 use wavetank_scenario::plan::{Health, Image, OnTerm, Range};
 use wavetank_trace::{ExitCause, Payload, VirtualTime};
 
-use super::{Output, Process, Runtime, RuntimeEffect, Todo};
+use super::{Actor, Container, Interpretation, Output, Process, Runtime, RuntimeEffect, Todo};
 use crate::clock::LocalClock;
 use crate::registry::Registry;
 
 /// A process that wants more memory than it may have is killed after this long, if it has no
 /// running time of its own.
 const OOM_AFTER: Duration = Duration::from_secs(1);
+
+impl Process {
+    /// What it and its children have taken, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.actor.as_ref().map_or(0, |actor| actor.memory_bytes)
+    }
+}
+
+impl Container {
+    /// What a stop sends first to a process that follows a program; `None` without one.
+    pub(super) fn first_signal(&self) -> Option<Signal> {
+        let Interpretation::Program(program) = &self.interpretation else {
+            return None;
+        };
+        let signal = self.stop_signal.or(program.stop_signal);
+        Some(signal.unwrap_or(Signal::Terminate))
+    }
+}
 
 impl Runtime {
     /// A created container's process begins. Without an image it runs for ever and obeys SIGTERM.
@@ -40,11 +58,18 @@ impl Runtime {
             Some(Health::Never) => VirtualTime(u64::MAX),
             Some(Health::Ok) | None => now,
         };
+        let program = match &container.interpretation {
+            Interpretation::Program(program) => Some(program.clone()),
+            Interpretation::Image | Interpretation::NotRunnable => None,
+        };
+        let acts = program.is_some();
         container.process = Some(Process {
             run,
             ignores_term: image.is_some_and(|image| image.on_term == OnTerm::Ignores),
             healthy_at,
             unhealthy_by: BTreeSet::new(),
+            actor: program.map(Actor::new),
+            frozen: None,
         });
         let limit = container.memory_bytes_max;
         self.output.push(Output::Truth(Payload::ContainerStarted {
@@ -59,7 +84,10 @@ impl Runtime {
                 at: started_at,
             },
         );
-        if let Some(image) = image {
+        if acts {
+            let container = id.clone();
+            self.plan(now, Todo::Step { container, run });
+        } else if let Some(image) = image {
             self.plan_end(now, id, run, image, limit);
         }
     }
@@ -100,6 +128,21 @@ impl Runtime {
         self.output.push(Output::Truth(said));
     }
 
+    /// A signal other than SIGKILL reaches a process that follows a program.
+    pub(super) fn signal_actor(&mut self, now: VirtualTime, id: &ContainerId, signal: Signal) {
+        self.say_signal(id, signal);
+        let container = self.containers.get_mut(id);
+        let Some(process) = container.and_then(|it| it.process.as_mut()) else {
+            return;
+        };
+        let run = process.run;
+        let actor = process.actor.as_mut();
+        if actor.is_some_and(|actor| actor.signal(signal.number())) {
+            let container = id.clone();
+            self.plan_process(now, now, Todo::Step { container, run });
+        }
+    }
+
     /// SIGTERM reaches a running process.
     pub(super) fn terminate(&mut self, now: VirtualTime, registry: &Registry, id: &ContainerId) {
         let Some(container) = self.containers.get(id) else {
@@ -122,7 +165,8 @@ impl Runtime {
         };
         let code = code.unwrap_or(128 + Signal::Terminate.number());
         let because = ExitCause::Terminated;
-        self.plan(
+        self.plan_process(
+            now,
             now + after,
             Todo::End {
                 container: id.clone(),
@@ -137,14 +181,16 @@ impl Runtime {
         &mut self,
         now: VirtualTime,
         clock: &LocalClock,
+        call: u64,
         id: &ContainerId,
         run: u64,
     ) {
-        let process = self
-            .containers
-            .get(id)
-            .and_then(|container| container.process.as_ref());
-        if process.is_some_and(|process| process.run == run) {
+        let Some(container) = self.containers.get(id) else {
+            return;
+        };
+        let process = container.process.as_ref();
+        // A stop that was given up kills nothing.
+        if process.is_some_and(|process| process.run == run) && container.stops.contains(&call) {
             self.kill_running(now, clock, id);
         }
     }
@@ -256,9 +302,16 @@ impl Runtime {
         container.state.pid = None;
         container.state.exit = Some(exit);
         let stops = std::mem::take(&mut container.stops);
+        let waits = std::mem::take(&mut container.waits);
+        let state = container.state.clone();
         for call in stops {
             self.answer(now, call, "stop", Ok(RuntimeReply::Done));
         }
+        for call in waits {
+            let container = state.clone();
+            self.answer(now, call, "wait", Ok(RuntimeReply::State { container }));
+        }
+        self.end_execs_of(now, id);
         self.emit(
             now,
             RuntimeEvent::Exited {

@@ -59,8 +59,8 @@ impl Runtime {
         let parked = std::mem::take(&mut self.parked);
         let (freed, kept) = parked.into_iter().partition(|(by, _, _)| *by == fault);
         self.parked = kept;
-        for (_, call, command) in freed {
-            self.submit(now, call, command);
+        for (_, call, request) in freed {
+            self.admit(now, call, request);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wavetank_port::{ContainerSpec, ImageReference};
+use wavetank_port::{ContainerSpec, ImageReference, RuntimeCommand};
 use wavetank_scenario::plan::{Health, Image, OnTerm};
 
 use super::*;

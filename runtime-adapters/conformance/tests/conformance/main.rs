@@ -1,0 +1,3 @@
+//! The suite on every arm that this machine has, and the suite itself on runtimes that are wrong.
+
+mod sim;
