@@ -2,7 +2,7 @@
 //! Linux 6.15 and newer (`include/uapi/linux/pidfd.h`). Older kernels refuse, and nothing is
 //! known.
 //!
-//! This is the only unsafe code of the crate: rustix offers no such call.
+//! Unsafe, because rustix offers no such call.
 
 use std::os::fd::OwnedFd;
 

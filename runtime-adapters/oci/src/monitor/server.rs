@@ -201,7 +201,7 @@ impl Monitor {
         // Whatever was made half-way; if this fails too, the caller deletes once more.
         let _ = self
             .runtime
-            .call("delete", &["--force", id], crate::CALL_MAX);
+            .call("delete", &["--force", id], crate::runtime_binary::CALL_MAX);
         if !is_about_program(&error) {
             return Ok(Err(error));
         }
