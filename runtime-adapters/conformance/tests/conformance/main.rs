@@ -1,3 +1,6 @@
 //! The suite on every arm that this machine has, and the suite itself on runtimes that are wrong.
 
+mod catches;
+mod flawed;
+mod flawed_arm;
 mod sim;
