@@ -2,9 +2,9 @@
 //!
 //! Map: `commands` (one file per command), `files` (which scenario files a path means, and how they
 //! are read), `seeds` (how seeds are written), `runner` (the only place that starts the engine),
-//! `sweep` (many runs on many threads), `determinism` (the same seed again, here and in another
-//! process), `store` (traces on disk), `output` (what goes where, colours, broken pipes), `failure`
-//! (why a command ended without a verdict).
+//! `sweep` (many runs on many threads), `runtimes` (real and simulated, by name), `determinism`
+//! (the same seed again, here and in another process), `store` (traces on disk), `output` (what
+//! goes where, colours, broken pipes), `failure` (why a command ended without a verdict).
 //!
 //! Nothing in here decides what a run does: that is all in the plan. Data goes to stdout, logs,
 //! progress and complaints to stderr.
@@ -15,6 +15,7 @@ mod failure;
 mod files;
 mod output;
 mod runner;
+mod runtimes;
 mod seeds;
 mod store;
 mod sweep;
@@ -46,6 +47,8 @@ enum Command {
     #[command(subcommand)]
     Scenario(commands::scenario::ScenarioCommand),
     Faults(commands::faults::FaultsArguments),
+    Conformance(commands::conformance::ConformanceArguments),
+    Doctor(commands::doctor::DoctorArguments),
     Report(commands::report::ReportArguments),
     Trace(commands::trace::TraceArguments),
     Bench(commands::bench::BenchArguments),
@@ -65,6 +68,8 @@ fn main() -> ExitCode {
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Scenario(command) => commands::scenario::run(&command),
         Command::Faults(arguments) => commands::faults::run(&arguments),
+        Command::Conformance(arguments) => commands::conformance::run(&arguments),
+        Command::Doctor(arguments) => commands::doctor::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Trace(arguments) => commands::trace::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),

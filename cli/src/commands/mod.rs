@@ -3,7 +3,9 @@
 pub mod bench;
 pub mod bench_row;
 pub mod check;
+pub mod conformance;
 pub mod digests;
+pub mod doctor;
 pub mod faults;
 pub mod report;
 pub mod run;

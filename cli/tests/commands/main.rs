@@ -1,9 +1,11 @@
 //! The program as its users see it: arguments in, text and exit codes out.
 //!
 //! Map: `folder` (a folder with small scenarios, and the program started in it), `running` (runs
-//! and their verdicts), `reading` (what is said without running), `surroundings` (pipes, colours,
-//! stores, other processes). What the engine measured is redacted.
+//! and their verdicts), `reading` (what is said without running), `contract` (runtimes put to the
+//! test), `surroundings` (pipes, colours, stores, other processes). What the engine measured is
+//! redacted.
 
+mod contract;
 mod folder;
 mod reading;
 mod running;

@@ -27,7 +27,7 @@ pub trait Bench: Send + Sync {
 pub async fn run_case(bench: &dyn Bench, case: &Case) -> CaseResult {
     let (outcome, elapsed_ms) = match bench.arm().await {
         Ok(arm) => run_on(arm, case).await,
-        Err(error) => (failure(format!("no arm: {error}")), 0),
+        Err(error) => (failure(error.to_string()), 0),
     };
     CaseResult {
         number: case.number,

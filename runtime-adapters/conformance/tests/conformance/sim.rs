@@ -8,10 +8,6 @@ fn the_simulated_runtime_passes_every_case_that_applies() {
     let mut failed = Vec::new();
     for case in CASES {
         let result = block_on_virtual_time(run_case(&SimBench, case)).expect("a tokio runtime");
-        println!(
-            "{:>2} {:?} {} ms",
-            result.number, result.outcome, result.elapsed_ms
-        );
         if let Outcome::Fail { message } = result.outcome {
             failed.push(format!("{} {}: {message}", case.number, case.name));
         }
