@@ -76,7 +76,8 @@ pub trait Arm: Send + Sync {
         fault: Option<RegistryFault>,
     ) -> Result<(), ArmError>;
 
-    /// How many requests for blobs of `image` the registry has had.
+    /// How many requests for layers of `image` the registry has had. Its configuration is left out:
+    /// it is small, and Podman fetches it whenever it asks for the manifest.
     async fn blob_requests(&self, image: TestImage) -> Result<u64, ArmError>;
 
     /// Damages what the runtime stored of `image`, as a torn write would.

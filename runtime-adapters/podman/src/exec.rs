@@ -73,7 +73,11 @@ impl Service {
     /// A command may close its outputs before it ends.
     async fn exec_code(&self, session: &str) -> Result<ExitCode> {
         loop {
-            let state = self.exec_state(session).await?;
+            let state = match self.exec_state(session).await {
+                // Sessions are forgotten some time after their end.
+                Err(error) if error.is_not_found() => return Ok(ExitCode::Unknown),
+                state => state?,
+            };
             if !state.running {
                 let code = i32::try_from(state.exit_code).ok().filter(|it| *it >= 0);
                 return Ok(code.map_or(ExitCode::Unknown, ExitCode::Known));

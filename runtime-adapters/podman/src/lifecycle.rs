@@ -239,7 +239,17 @@ impl Service {
         if runs && !force {
             return Err(refuse(id, "delete", seen.state.status));
         }
-        self.send_delete(id, force || seen.is_stuck).await
+        loop {
+            match self.send_delete(id, force || seen.is_stuck).await {
+                // Podman signals what it thinks is running and fails on a process that has ended
+                // but was not waited for by its parent, which is the machine's first process and
+                // takes a second or two.
+                Err(error) if seen.is_lost && error.class() == ErrorClass::FailedPrecondition => {
+                    sleep(OUR_POLL).await;
+                }
+                deleted => return deleted,
+            }
+        }
     }
 
     async fn send_delete(&self, id: &ContainerId, force: bool) -> Result<()> {

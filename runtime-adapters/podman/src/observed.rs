@@ -32,6 +32,8 @@ pub(crate) struct Observed {
     pub(crate) stop_signal: i32,
     /// Podman would not remove it unless forced, although it has ended.
     pub(crate) is_stuck: bool,
+    /// Podman thinks that it runs, which is wrong.
+    pub(crate) is_lost: bool,
 }
 
 impl Observed {
@@ -51,6 +53,7 @@ impl Observed {
                 started_at,
             }),
             stop_signal: inspect.config.stop_signal,
+            is_lost: false,
             is_stuck: !matches!(&*inspect.state.status, "created" | "exited"),
             state: ContainerState {
                 id: id.clone(),
@@ -77,6 +80,7 @@ impl Observed {
         });
         self.processes = None;
         self.is_stuck = true;
+        self.is_lost = true;
     }
 
     /// True if it ended in a way that the kernel's killing for memory looks like.

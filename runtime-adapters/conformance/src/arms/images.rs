@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use wavetank_fixtures::registry::{PRIVATE_REPOSITORY, TEST_TAG, UNREACHABLE_HOST, repository};
-use wavetank_fixtures::{Fault, Registry, Rule, TestImage};
+use wavetank_fixtures::{Fault, Registry, RequestKind, Rule, TestImage};
 use wavetank_port::ImageReference;
 
 use crate::arm::{ArmError, RegistryFault};
@@ -75,7 +75,8 @@ impl ArmImages {
 
     /// See [`crate::arm::Arm::blob_requests`].
     pub fn blob_requests(&self, image: TestImage) -> u64 {
-        self.registry.blob_requests(&repository(image))
+        self.registry
+            .requests(&repository(image), RequestKind::Layer)
     }
 }
 

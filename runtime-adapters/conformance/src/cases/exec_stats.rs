@@ -86,7 +86,7 @@ async fn not_running(bed: &Bed<'_>, id: &ContainerId) -> Check {
 pub async fn stats(bed: &Bed<'_>) -> Check {
     let steps = [
         Step::EatMebibytes(16),
-        Step::SpinMs(100),
+        Step::SpinMs(600),
         Step::Fork(2),
         Step::Write(Output::Stdout, wavetank_fixtures::program::READY.to_owned()),
         Step::Forever,
@@ -96,7 +96,11 @@ pub async fn stats(bed: &Bed<'_>) -> Check {
     let used = bed.runtime.stats(&spec.id, CALL).await.works("stats")?;
     holds(
         used.memory_bytes >= 16 << 20 && used.cpu_nanos >= 50_000_000 && used.processes >= 3,
-        || format!("it has eaten 16 MiB, worked 100 ms and forked twice, and uses {used:?}"),
+        || {
+            format!(
+                "it has eaten 16 MiB, worked 600 ms by the clock and forked twice, and uses {used:?}"
+            )
+        },
     )?;
     bed.runtime
         .stop(&spec.id, Duration::ZERO, CALL)
