@@ -218,6 +218,9 @@ mod tests {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(size as u64);
         header
     }

@@ -145,7 +145,8 @@ impl Puller {
         let (store, diff_id) = (self.store.clone(), diff_id.to_owned());
         blocking(move || {
             let folder = store.unfinished_folder().map_err(|error| unknown(&error))?;
-            unpack(reopen(&compressed)?, folder.path(), &diff_id).map_err(|error| layer_error(&error))?;
+            unpack(reopen(&compressed)?, folder.path(), &diff_id)
+                .map_err(|error| layer_error(&error))?;
             store
                 .put_layer(&diff_id, folder)
                 .map_err(|error| unknown(&error))

@@ -1,0 +1,4 @@
+//! The adapter on a real OCI runtime: life, death of monitors and callers, recovery.
+
+mod lifecycle;
+mod support;

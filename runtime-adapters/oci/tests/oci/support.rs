@@ -1,0 +1,165 @@
+//! A root of its own per test, with one image made from the machine's busybox.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+use wavetank_distribution::{Registries, sha256};
+use wavetank_oci::images::ImageStore;
+use wavetank_oci::{Config, MonitorProgram, OciRuntime};
+use wavetank_port::{
+    ContainerId, ContainerRuntime as _, ContainerSpec, ImageReference, ListFilter, Network,
+};
+
+/// Longer than anything here takes, on a loaded machine too.
+pub const LONG: Duration = Duration::from_secs(60);
+
+const BUSYBOX: &str = "/bin/busybox";
+const IMAGE: &str = "localhost:1/busybox:latest";
+
+/// What a test has to itself.
+pub struct Bed {
+    pub folder: TempDir,
+    pub runtime: OciRuntime,
+}
+
+impl Bed {
+    /// `None`, said aloud, where the machine lacks what it takes.
+    pub async fn new() -> Option<Self> {
+        Self::with_runtime(Path::new("runc")).await
+    }
+
+    /// The same with another OCI runtime.
+    pub async fn with_runtime(program: &Path) -> Option<Self> {
+        if let Err(reason) = usable() {
+            let required = std::env::var_os("WAVETANK_REQUIRE_RUNTIMES");
+            assert!(required.is_none_or(|it| it.is_empty()), "{reason}");
+            eprintln!("skipped: {reason}");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("folder");
+        make_image(&folder.path().join("root/images"));
+        let runtime = open(config(folder.path(), program)).await;
+        Some(Bed { folder, runtime })
+    }
+
+    /// Another adapter on the same root, as after a restart of the caller.
+    pub async fn reopened(&self) -> OciRuntime {
+        open(config(self.folder.path(), Path::new("runc"))).await
+    }
+
+    /// The folder of a container.
+    pub fn container(&self, id: &ContainerId) -> PathBuf {
+        self.folder.path().join("root/containers").join(&id.0)
+    }
+
+    /// A created container that runs `script` by a shell.
+    pub async fn create(&self, name: &str, script: &str) -> ContainerId {
+        let spec = spec(name, &["/bin/sh", "-c", script]);
+        self.runtime.create(&spec, LONG).await.expect("create");
+        spec.id
+    }
+
+    /// The same, started.
+    pub async fn run(&self, name: &str, script: &str) -> ContainerId {
+        let id = self.create(name, script).await;
+        self.runtime.start(&id, LONG).await.expect("start");
+        id
+    }
+
+    /// Removes all containers, so that nothing outlives the test.
+    pub async fn close(self) {
+        let all = self.runtime.list(&ListFilter::default(), LONG).await;
+        for state in all.expect("list") {
+            self.runtime
+                .delete(&state.id, true, LONG)
+                .await
+                .expect("delete");
+        }
+    }
+}
+
+/// How the tests' adapters are set up below `folder`.
+pub fn config(folder: &Path, runtime: &Path) -> Config {
+    Config {
+        root: folder.join("root"),
+        runtime_root: folder.join("run"),
+        runtime: runtime.to_owned(),
+        monitor: MonitorProgram::Program(env!("CARGO_BIN_EXE_wavetank-monitor").into()),
+        registries: Registries::default(),
+    }
+}
+
+async fn open(config: Config) -> OciRuntime {
+    OciRuntime::open(config, LONG).await.expect("open")
+}
+
+/// A container that runs `command`.
+pub fn spec(name: &str, command: &[&str]) -> ContainerSpec {
+    ContainerSpec {
+        id: ContainerId(name.to_owned()),
+        image: ImageReference(IMAGE.to_owned()),
+        command: command.iter().map(|it| (*it).to_owned()).collect(),
+        environment: [].into(),
+        labels: [].into(),
+        memory_bytes_max: None,
+        cpu_millis_max: None,
+        volumes: Vec::new(),
+        stop_signal: None,
+        network: Network::None,
+    }
+}
+
+fn usable() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("an OCI runtime needs root here".to_owned());
+    }
+    if !Path::new(BUSYBOX).exists() {
+        return Err(format!("there is no {BUSYBOX}"));
+    }
+    let runc = std::process::Command::new("runc").arg("--version").output();
+    if !runc.is_ok_and(|output| output.status.success()) {
+        return Err("there is no runc".to_owned());
+    }
+    Ok(())
+}
+
+fn make_image(root: &Path) {
+    let store = ImageStore::open(root).expect("store");
+    let layer = store.unfinished_folder().expect("folder");
+    for folder in ["bin", "tmp", "etc", "proc", "sys", "dev"] {
+        fs::create_dir(layer.path().join(folder)).expect("folder");
+    }
+    fs::copy(BUSYBOX, layer.path().join("bin/busybox")).expect("busybox");
+    for name in [
+        "sh", "sleep", "true", "echo", "cat", "kill", "head", "yes", "id",
+    ] {
+        let link = layer.path().join("bin").join(name);
+        std::os::unix::fs::symlink("busybox", link).expect("link");
+    }
+    let diff_id = format!("sha256:{}", "5".repeat(64));
+    store.put_layer(&diff_id, layer).expect("layer");
+    let config = serde_json::json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": { "Env": ["PATH=/bin"], "Cmd": ["/bin/true"] },
+        "rootfs": { "type": "layers", "diff_ids": [diff_id] },
+    });
+    let config = serde_json::to_vec(&config).expect("json");
+    let config_digest = sha256(&config).to_string();
+    store.put_blob(&config_digest, &config).expect("blob");
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": config_digest,
+            "size": config.len(),
+        },
+        "layers": [],
+    });
+    let manifest = serde_json::to_vec(&manifest).expect("json");
+    let digest = sha256(&manifest).to_string();
+    store.put_blob(&digest, &manifest).expect("blob");
+    store.put_name(IMAGE, &digest).expect("name");
+}
