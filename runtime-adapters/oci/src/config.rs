@@ -7,6 +7,7 @@ use wavetank_port::{ErrorClass, RuntimeError};
 
 use crate::deadline::Result;
 use crate::monitor::MonitorProgram;
+use crate::sealed::checksum;
 
 /// How to reach and run an OCI runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// The cgroup of all containers of this root, from the root of each hierarchy: two roots may
+    /// have containers of the same id.
+    pub fn cgroup(&self) -> String {
+        let root = self.root.as_os_str().as_encoded_bytes();
+        format!("wavetank-{}", checksum(root))
+    }
+
     /// Both roots must be absolute, and the first can stand in the options of an overlay mount.
     pub fn check(&self) -> Result<()> {
         for root in [&self.root, &self.runtime_root] {

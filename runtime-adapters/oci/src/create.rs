@@ -20,7 +20,6 @@ use crate::monitor::create_fifos;
 use crate::monitor::protocol::Verb;
 use crate::monitor_client::{ask, spawn};
 use crate::record::{ContainerFolder, Phase, Record, file, is_valid_id};
-use crate::sealed::checksum;
 use crate::user;
 use crate::view::View;
 
@@ -130,7 +129,6 @@ impl Shared {
     fn record(&self, spec: ContainerSpec, image: &StoredImage) -> Result<Record> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let root = self.config.root.as_os_str().as_encoded_bytes();
         Ok(Record {
             incarnation: format!("{:x}.{}.{number}", clock::now().0, std::process::id()),
             image_digest: image.image.digest.clone(),
@@ -140,8 +138,7 @@ impl Shared {
             runtime: self.config.runtime.clone(),
             runtime_root: self.config.runtime_root.clone(),
             journal: self.journal.folder().to_owned(),
-            // Two roots may have containers of the same id.
-            cgroup: format!("/wavetank-{}/{}", checksum(root), spec.id),
+            cgroup: format!("/{}/{}", self.config.cgroup(), spec.id),
             spec,
         })
     }

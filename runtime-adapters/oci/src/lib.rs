@@ -45,3 +45,4 @@ pub use adapter::OciRuntime;
 pub use capabilities::CAPABILITIES;
 pub use config::Config;
 pub use monitor::MonitorProgram;
+pub use wavetank_distribution::Registries;

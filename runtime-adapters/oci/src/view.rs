@@ -17,7 +17,7 @@ use crate::sealed::Sealed;
 
 /// How long an observation waits for a monitor to record an end that has happened. A monitor
 /// needs milliseconds; one that was stopped may need for ever, and then what is recorded stands.
-pub const RECORDED_WITHIN: Duration = Duration::from_secs(2);
+pub const RECORDED_WITHIN: Duration = Duration::from_secs(1);
 
 /// One container at one moment.
 #[derive(Debug)]

@@ -22,17 +22,18 @@ pub mod protocol;
 mod server;
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 pub use exec::{ExecReply, code_of_refusal};
 pub use outputs::{create_fifos, fifo_names};
 
-/// The first argument of a monitor.
-const ASKED: &str = "wavetank-monitor";
+/// The first argument of a monitor, and its name in a process list.
+pub const ASKED: &str = "wavetank-monitor";
 
-/// The process name by which monitors are found in a process list.
-pub const PROCESS_NAME: &std::ffi::CStr = c"wt-monitor";
+/// The same as the kernel keeps it, which is 15 bytes at most.
+const THREAD_NAME: &std::ffi::CStr = c"wt-monitor";
 
 /// Which program to run as a monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +71,8 @@ impl MonitorProgram {
             MonitorProgram::CurrentExecutable => Command::new("/proc/self/exe"),
             MonitorProgram::Program(path) => Command::new(path),
         };
+        // The name that a process list shows.
+        command.arg0(ASKED);
         command.args([ASKED, duty.name()]).arg(folder);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.current_dir("/");
@@ -96,7 +99,7 @@ pub fn main_if_asked() -> Option<ExitCode> {
 fn main(mut arguments: impl Iterator<Item = OsString>) -> std::io::Result<()> {
     let duty = arguments.next().unwrap_or_default();
     let folder = arguments.next().map(PathBuf::from).unwrap_or_default();
-    rustix::thread::set_name(PROCESS_NAME)?;
+    rustix::thread::set_name(THREAD_NAME)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     if duty == Duty::Watch.name() {
         // A session of its own: no signal to the caller's group or terminal reaches it.
