@@ -16,6 +16,7 @@ mod bundle;
 mod capabilities;
 pub mod cgroup;
 mod changes;
+pub mod chaos;
 mod clock;
 mod config;
 mod create;

@@ -1,3 +1,8 @@
-//! `wavetank-chaos-runtime`: see `wavetank_oci::chaos`.
+//! `wavetank-chaos-runtime`: an OCI runtime that does wrong by rules. Everything is in
+//! `wavetank_oci::chaos`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wavetank_oci::chaos::main()
+}

@@ -1,4 +1,5 @@
 //! The adapter on a real OCI runtime: life, death of monitors and callers, recovery.
 
+mod chaos;
 mod lifecycle;
 mod support;
