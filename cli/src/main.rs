@@ -59,6 +59,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A container of the oci adapter is watched by this program, run again.
+    if let Some(code) = wavetank_oci::monitor::main_if_asked() {
+        return code;
+    }
     // clap itself ends wrong usage with exit code 2, which is ours for it too.
     let arguments = Arguments::parse();
     start_logging();

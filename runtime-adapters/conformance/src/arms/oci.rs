@@ -36,18 +36,9 @@ esac
 exec runc \"$@\"
 ";
 
-/// Makes arms with a root each.
-pub struct OciBench {
-    monitor: MonitorProgram,
-}
-
-impl OciBench {
-    /// Arms whose containers are watched by `monitor`. A program that names itself must begin its
-    /// `main` with [`wavetank_oci::monitor::main_if_asked`].
-    pub fn new(monitor: MonitorProgram) -> Self {
-        OciBench { monitor }
-    }
-}
+/// Makes arms with a root each. Containers are watched by the program that runs the cases, whose
+/// `main` must begin with [`wavetank_oci::monitor::main_if_asked`].
+pub struct OciBench;
 
 #[async_trait]
 impl Bench for OciBench {
@@ -65,8 +56,7 @@ impl Bench for OciBench {
         fs::write(&runtime, RUNTIME).map_err(harness)?;
         fs::set_permissions(&runtime, fs::Permissions::from_mode(0o755)).map_err(harness)?;
         let arm = OciArm {
-            adapter: Arc::new(open(config(folder.path(), "a", &self.monitor)).await?),
-            monitor: self.monitor.clone(),
+            adapter: Arc::new(open(config(folder.path(), "a")).await?),
             images,
             folder,
         };
@@ -76,18 +66,17 @@ impl Bench for OciBench {
 
 struct OciArm {
     adapter: Arc<OciRuntime>,
-    monitor: MonitorProgram,
     images: ArmImages,
     folder: TempDir,
 }
 
 /// The set-up of the root of this name below `folder`.
-fn config(folder: &Path, name: &str, monitor: &MonitorProgram) -> Config {
+fn config(folder: &Path, name: &str) -> Config {
     Config {
         root: folder.join(name).join("root"),
         runtime_root: folder.join(name).join("run"),
         runtime: folder.join("runtime"),
-        monitor: monitor.clone(),
+        monitor: MonitorProgram::CurrentExecutable,
         // The arm's registry is on loopback, which is plain HTTP by itself.
         registries: wavetank_oci::Registries::default(),
     }
@@ -100,7 +89,7 @@ async fn open(config: Config) -> Result<OciRuntime, ArmError> {
 
 impl OciArm {
     fn config(&self) -> Config {
-        config(self.folder.path(), "a", &self.monitor)
+        config(self.folder.path(), "a")
     }
 
     fn container(&self, id: &ContainerId) -> ContainerFolder {
@@ -169,7 +158,7 @@ impl Arm for OciArm {
     }
 
     async fn other_namespace(&self) -> Result<Arc<dyn ContainerRuntime>, ArmError> {
-        let config = config(self.folder.path(), "b", &self.monitor);
+        let config = config(self.folder.path(), "b");
         Ok(Arc::new(open(config).await?))
     }
 
@@ -300,15 +289,12 @@ impl Arm for OciArm {
 
     async fn close(self: Box<Self>) -> Result<(), ArmError> {
         let OciArm {
-            adapter,
-            monitor,
-            folder,
-            ..
+            adapter, folder, ..
         } = *self;
         drop(adapter);
         end_processes(folder.path()).map_err(harness)?;
         for name in ["a", "b"] {
-            let groups = config(folder.path(), name, &monitor).cgroup();
+            let groups = config(folder.path(), name).cgroup();
             remove_cgroups(&groups).map_err(harness)?;
         }
         unmount_below(folder.path()).map_err(harness)?;

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use wavetank_conformance::arms::oci::OciBench;
 use wavetank_conformance::{CASES, Case, Outcome, run_case};
-use wavetank_oci::MonitorProgram;
 
 fn main() -> ExitCode {
     if let Some(code) = wavetank_oci::monitor::main_if_asked() {
@@ -57,10 +56,9 @@ fn run<'a>(cases: impl Iterator<Item = &'a Case>) -> ExitCode {
         .enable_all()
         .build()
         .expect("a tokio runtime");
-    let bench = OciBench::new(MonitorProgram::CurrentExecutable);
     let mut failures = 0;
     for case in cases {
-        let result = runtime.block_on(run_case(&bench, case));
+        let result = runtime.block_on(run_case(&OciBench, case));
         println!(
             "{} {:?} {} ms",
             name(case),
