@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wavetank_fixtures::program::ABSENT_PATH;
+use wavetank_fixtures::program::{ABSENT_PATH, READY};
 use wavetank_fixtures::{Output, Program, Step, TestImage};
 use wavetank_port::{
     Capability, ContainerId, ErrorClass, ExecRequest, ExecResult, ExitCode, Limits, RuntimeError,
@@ -86,22 +86,22 @@ async fn not_running(bed: &Bed<'_>, id: &ContainerId) -> Check {
 pub async fn stats(bed: &Bed<'_>) -> Check {
     let steps = [
         Step::EatMebibytes(16),
-        Step::SpinMs(600),
         Step::Fork(2),
-        Step::Write(Output::Stdout, wavetank_fixtures::program::READY.to_owned()),
-        Step::Forever,
+        Step::Write(Output::Stdout, READY.to_owned()),
+        Step::SpinMs(60_000),
     ];
     let spec = bed.tool("a", &Program::of(steps));
     bed.start_ready(&spec).await?;
     let used = bed.runtime.stats(&spec.id, CALL).await.works("stats")?;
-    holds(
-        used.memory_bytes >= 16 << 20 && used.cpu_nanos >= 50_000_000 && used.processes >= 3,
-        || {
-            format!(
-                "it has eaten 16 MiB, worked 600 ms by the clock and forked twice, and uses {used:?}"
-            )
-        },
-    )?;
+    holds(used.memory_bytes >= 16 << 20 && used.processes >= 3, || {
+        format!("it has eaten 16 MiB and forked twice, and uses {used:?}")
+    })?;
+    // How much of a core it gets is up to the machine; in the end it is some.
+    bed.until("it has used 100 ms of a core", || async {
+        let used = bed.runtime.stats(&spec.id, CALL).await.works("stats")?;
+        Ok(used.cpu_nanos >= 100_000_000)
+    })
+    .await?;
     bed.runtime
         .stop(&spec.id, Duration::ZERO, CALL)
         .await

@@ -201,22 +201,42 @@ pub async fn kill_created(bed: &Bed<'_>) -> Check {
 /// 37
 pub async fn kill_paused(bed: &Bed<'_>) -> Check {
     bed.needs(Capability::Pause)?;
-    let spec = bed.spec("a", TestImage::Normal);
-    bed.start_ready(&spec).await?;
-    bed.runtime.pause(&spec.id, CALL).await.works("pause")?;
-    let state = bed.inspect(&spec.id).await?;
+    let thawed = bed.spec("thawed", TestImage::Normal);
+    pause(bed, &thawed).await?;
+    // A signal that can be handled waits until the process can handle it.
+    let asked = bed.runtime.kill(&thawed.id, Signal::Terminate, CALL).await;
+    let state = bed.inspect(&thawed.id).await?;
     same("the status", state.status, ContainerStatus::Paused)?;
-    match bed.runtime.kill(&spec.id, Signal::Kill, CALL).await {
-        Ok(()) => ended_with("a paused container", bed.wait(&spec.id).await?, 137),
+    let resumed = bed.runtime.resume(&thawed.id, CALL).await;
+    resumed.works("resume")?;
+    match asked {
+        Ok(()) => ended_with("once resumed", bed.wait(&thawed.id).await?, 0)?,
         refused => {
             refused.fails(
-                "kill of a paused container",
+                "SIGTERM to a paused container",
                 &[ErrorClass::FailedPrecondition],
             )?;
-            bed.runtime.resume(&spec.id, CALL).await.works("resume")?;
-            ended_with("once resumed", stop(bed, &spec, AMPLE).await?, 0)
+            ended_with("once resumed", stop(bed, &thawed, AMPLE).await?, 0)?;
         }
     }
+    let frozen = bed.spec("frozen", TestImage::Normal);
+    pause(bed, &frozen).await?;
+    match bed.runtime.kill(&frozen.id, Signal::Kill, CALL).await {
+        Ok(()) => ended_with("a paused container", bed.wait(&frozen.id).await?, 137),
+        refused => refused
+            .fails(
+                "SIGKILL to a paused container",
+                &[ErrorClass::FailedPrecondition],
+            )
+            .map(|_| ()),
+    }
+}
+
+async fn pause(bed: &Bed<'_>, spec: &ContainerSpec) -> Check {
+    bed.start_ready(spec).await?;
+    bed.runtime.pause(&spec.id, CALL).await.works("pause")?;
+    let state = bed.inspect(&spec.id).await?;
+    same("the status", state.status, ContainerStatus::Paused)
 }
 
 /// 38

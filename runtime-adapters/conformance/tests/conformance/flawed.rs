@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use wavetank_port::{
     Capabilities, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, ContainerStats,
-    Credentials, ErrorClass, EventCursor, EventRecord, EventStream, ExecRequest, ExecResult,
-    ExitCode, ExitStatus, Image, ImageReference, Limits, ListFilter, LogChunk, LogOptions,
-    LogStream, OutputStream, PullPolicy, PullRequest, RuntimeError, RuntimeEvent, Signal, WallTime,
+    ContainerStatus, Credentials, ErrorClass, EventCursor, EventRecord, EventStream, ExecRequest,
+    ExecResult, ExitCode, ExitStatus, Image, ImageReference, Limits, ListFilter, LogChunk,
+    LogOptions, LogStream, OutputStream, PullPolicy, PullRequest, RuntimeError, RuntimeEvent,
+    Signal, WallTime,
 };
 
 type Result<T, E = RuntimeError> = std::result::Result<T, E>;
@@ -36,10 +37,12 @@ pub enum Flaw {
     CreateStarts,
     CreateWithoutImageIsInvalid,
     CursorsAreIgnored,
+    DamageHangs,
     DeadlinesAreIgnored,
     DeleteLeavesTheRecord,
     DeleteOfNobodyWorks,
     DeletesWithForce,
+    DigestsAreMadeUp,
     Every137IsMemory,
     EverySignalKills,
     ExecForgetsTheCode,
@@ -55,6 +58,7 @@ pub enum Flaw {
     ForgetsLabels,
     ForgetsTheStopSignal,
     HalfACreateIsLeft,
+    ImagesAreRenamed,
     ImagesOutOfOrder,
     InspectHangs,
     KillOfDeadIsUnknown,
@@ -73,12 +77,15 @@ pub enum Flaw {
     NoStartTime,
     NobodyThereIsNothingThere,
     NothingIsMemory,
+    OldExitsAreKept,
     OneEventIsLost,
     OneExitIsSaidTwice,
     OneNamespace,
     OutputsAreMixed,
     Panics,
+    PausedIsRunning,
     PidChangesWhenTheDaemonRestarts,
+    PiecesOfLogsGetLost,
     PullIgnoresItsDeadline,
     RemovesUsedImages,
     RestartsWhatFailed,
@@ -102,7 +109,9 @@ pub struct Flawed {
     inner: Arc<dyn ContainerRuntime>,
     flaw: Flaw,
     restarts: AtomicU64,
+    damaged: AtomicBool,
     readings: AtomicU64,
+    exits: Mutex<BTreeMap<ContainerId, ExitStatus>>,
 }
 
 impl Flawed {
@@ -111,13 +120,20 @@ impl Flawed {
             inner,
             flaw,
             restarts: AtomicU64::new(0),
+            damaged: AtomicBool::new(false),
             readings: AtomicU64::new(0),
+            exits: Mutex::default(),
         }
     }
 
     /// The daemon is about to be started again.
     pub fn note_restart(&self) {
         self.restarts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What is stored of an image is about to be damaged.
+    pub fn note_damage(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
     }
 
     fn has(&self, flaw: Flaw) -> bool {
@@ -151,6 +167,17 @@ impl Flawed {
         state.exit = state.exit.map(|exit| self.exit(exit));
         match self.flaw {
             Flaw::NoStartTime => state.started_at = None,
+            Flaw::ImagesAreRenamed => state.image.0.push_str("-renamed"),
+            Flaw::PausedIsRunning if state.status == ContainerStatus::Paused => {
+                state.status = ContainerStatus::Running;
+            }
+            Flaw::OldExitsAreKept => {
+                let mut exits = self.exits.lock().expect("nobody panics with it");
+                match state.exit {
+                    Some(exit) => drop(exits.insert(state.id.clone(), exit)),
+                    None => state.exit = exits.remove(&state.id),
+                }
+            }
             Flaw::PidChangesWhenTheDaemonRestarts => {
                 let restarts = self.restarts.load(Ordering::Relaxed);
                 let restarts = u32::try_from(restarts).unwrap_or(0);
@@ -235,6 +262,9 @@ impl ContainerRuntime for Flawed {
                 ..image
             });
         }
+        if let (Ok(image), Flaw::DigestsAreMadeUp) = (&mut pulled, self.flaw) {
+            image.digest = format!("sha256:{:064}", 0);
+        }
         match pulled {
             Err(error) if self.has(Flaw::AbsentImageIsPulled) && error.class == NotFound => {
                 Ok(Image {
@@ -276,6 +306,7 @@ impl ContainerRuntime for Flawed {
             Flaw::ForgetsLabels => spec.labels.clear(),
             Flaw::ForgetsTheStopSignal => spec.stop_signal = None,
             Flaw::VolumesAreForgotten => spec.volumes.clear(),
+            Flaw::DamageHangs if self.damaged.load(Ordering::Relaxed) => return pending().await,
             Flaw::LeavesSomethingBehind => {
                 let number = self.readings.fetch_add(1, Ordering::Relaxed);
                 let mut extra = spec.clone();
@@ -332,6 +363,9 @@ impl ContainerRuntime for Flawed {
             self.inner.delete(id, true, within).await?;
             self.inner.create(&plain(state), within).await?;
             self.inner.start(id, within).await?;
+        }
+        if self.has(Flaw::OldExitsAreKept) {
+            self.inspect(id, within).await?;
         }
         Ok(self.exit(exit))
     }
@@ -595,6 +629,7 @@ impl LogStream for FlawedLog {
         match self.flaw {
             Flaw::OutputsAreMixed => chunk.stream = OutputStream::Stdout,
             Flaw::LinesGetAnEnd if !chunk.bytes.ends_with(b"\n") => chunk.bytes.push(b'\n'),
+            Flaw::PiecesOfLogsGetLost if chunk.bytes.len() > 1_000 => drop(chunk.bytes.pop()),
             Flaw::LongLinesAreCut => chunk.bytes.truncate(16 << 10),
             _ => {}
         }

@@ -73,6 +73,7 @@ impl Arm for FlawedArm {
     }
 
     async fn corrupt_local_image(&self, image: TestImage) -> Result<(), ArmError> {
+        self.runtime.note_damage();
         self.inner.corrupt_local_image(image).await
     }
 

@@ -3,4 +3,5 @@
 mod catches;
 mod flawed;
 mod flawed_arm;
+mod real;
 mod sim;
