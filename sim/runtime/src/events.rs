@@ -75,3 +75,61 @@ impl EventStream for SimEvents {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use wavetank_model::NodeId;
+    use wavetank_port::{ContainerId, WallTime};
+    use wavetank_scenario::plan::Range;
+    use wavetank_world::Registry;
+
+    use super::*;
+    use crate::runtime::{SimConfig, SimRuntime};
+
+    fn machine() -> SimRuntime {
+        let at_once = Range {
+            min: Duration::ZERO,
+            max: Duration::ZERO,
+        };
+        let config = SimConfig {
+            node: NodeId::agent(1),
+            seed: 1,
+            latency: at_once,
+            event_delay: at_once,
+            interpreter: None,
+        };
+        let registry = Arc::new(Mutex::new(Registry::new(Default::default())));
+        SimRuntime::new(&config, registry)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cursor_from_before_what_is_kept_is_told_of_the_gap() -> Result<(), RuntimeError> {
+        let machine = machine();
+        let event = RuntimeEvent::Started {
+            id: ContainerId("a".to_owned()),
+            pid: 1,
+            at: WallTime(1),
+        };
+        {
+            let mut state = machine.shared.lock();
+            state.events_dropped = 5;
+            state.events.push_back(event.clone());
+        }
+        let since = |place: &str| Some(EventCursor(place.to_owned()));
+        let mut late = SimEvents::new(&machine.shared, since("2").as_ref())?;
+        assert_eq!(late.next().await?.event, RuntimeEvent::Interrupted);
+        let next = late.next().await?;
+        assert_eq!(next.event, event);
+        assert_eq!(next.cursor, since("6"));
+        let mut in_time = SimEvents::new(&machine.shared, since("5").as_ref())?;
+        assert_eq!(in_time.next().await?.event, event);
+        let class = SimEvents::new(&machine.shared, since("x").as_ref())
+            .err()
+            .map(|error| error.class);
+        assert_eq!(class, Some(ErrorClass::InvalidArgument));
+        Ok(())
+    }
+}
