@@ -1,7 +1,7 @@
 //! `wavetank doctor`: which runtimes can be used on this machine, and what helps where not.
 
 use clap::{Args, ValueEnum as _};
-use wavetank_conformance::host::{Examination, examine};
+use wavetank_conformance::host::{Examination, Finding, examine};
 use wavetank_reports::{exit_code, json, table};
 
 use crate::failure::Failure;
@@ -35,6 +35,14 @@ pub fn run(arguments: &DoctorArguments) -> Result<u8, Failure> {
     Ok(exit_code::PASS)
 }
 
+fn verdict(finding: &Finding) -> &'static str {
+    match (finding.ok, finding.vital) {
+        (true, _) => "ok",
+        (false, true) => "MISSING",
+        (false, false) => "limited",
+    }
+}
+
 fn render(examined: &[Examination]) -> String {
     let summary = examined.iter().map(|it| {
         let usable = if it.usable { "yes" } else { "NO" };
@@ -54,7 +62,7 @@ fn render(examined: &[Examination]) -> String {
             vec![
                 it.runtime.to_owned(),
                 finding.need.clone(),
-                if finding.ok { "ok" } else { "MISSING" }.to_owned(),
+                verdict(finding).to_owned(),
                 finding.found.clone(),
             ]
         })

@@ -19,10 +19,19 @@ pub struct Finding {
     pub need: String,
     /// Whether it is there.
     pub ok: bool,
+    /// Whether the runtime is of no use without it.
+    pub vital: bool,
     /// What was found.
     pub found: String,
     /// What helps; empty where nothing has to be done.
     pub fix: String,
+}
+
+impl Finding {
+    /// True if the runtime cannot be used for want of this.
+    pub fn stops(&self) -> bool {
+        self.vital && !self.ok
+    }
 }
 
 /// One runtime on this machine.
@@ -41,7 +50,7 @@ pub struct Examination {
 impl Examination {
     /// The first thing that is missing, with what helps.
     pub fn problem(&self) -> Option<String> {
-        let missing = self.findings.iter().find(|finding| !finding.ok)?;
+        let missing = self.findings.iter().find(|finding| finding.stops())?;
         Some(format!(
             "{}: {}; {}",
             missing.need, missing.found, missing.fix
@@ -53,13 +62,17 @@ impl Examination {
 pub fn prerequisites(runtime: &'static str) -> Examination {
     let findings: Vec<Finding> = match runtime {
         "containerd" => real(&[&["containerd"], &["containerd-shim-runc-v2"], &["runc"]]),
-        "podman" => real(&[&["podman"], &["conmon"], &["runc", "crun"]]),
+        "podman" => {
+            let mut findings = real(&[&["podman"], &["conmon"], &["runc", "crun"]]);
+            findings.push(kernel_log());
+            findings
+        }
         "oci" => real(&[&["runc", "crun", "youki"]]),
         _ => Vec::new(),
     };
     Examination {
         runtime,
-        usable: findings.iter().all(|finding| finding.ok),
+        usable: !findings.iter().any(Finding::stops),
         version: None,
         findings,
     }
@@ -75,6 +88,7 @@ pub async fn examine(bench: &dyn Bench) -> Examination {
     examination.findings.push(Finding {
         need: "answers".to_owned(),
         ok: answer.is_ok(),
+        vital: true,
         found: answer.clone().unwrap_or_else(|why| why),
         fix: match &answer {
             Ok(_) => String::new(),
@@ -110,6 +124,20 @@ fn root() -> Finding {
         &format!("user {}", user.as_raw()),
         "run as root",
     )
+}
+
+/// Podman before 5.0 does not say that a container was killed for memory; the kernel does.
+fn kernel_log() -> Finding {
+    let path = "/dev/kmsg";
+    let opened = std::fs::File::open(path);
+    let found = opened
+        .as_ref()
+        .map_or_else(|error| error.to_string(), |_| path.to_owned());
+    let fix = "let this machine read /dev/kmsg; without it, case 49 (out of memory) fails";
+    Finding {
+        vital: false,
+        ..finding("kernel log", opened.is_ok(), &found, fix)
+    }
 }
 
 fn image_program() -> Finding {
@@ -169,6 +197,7 @@ fn finding(need: &str, ok: bool, found: &str, fix: &str) -> Finding {
     Finding {
         need: need.to_owned(),
         ok,
+        vital: true,
         found: found.to_owned(),
         fix: if ok { String::new() } else { fix.to_owned() },
     }

@@ -1,9 +1,11 @@
 //! Cases 51 to 53: what a process wrote is kept, whole and in its place.
 
-use wavetank_fixtures::program::filling;
+use futures_util::future::join;
+use wavetank_fixtures::program::{SIGUSR1, filling};
 use wavetank_fixtures::{Output, Program, Step, TestImage};
 use wavetank_port::{
-    Capability, ContainerId, ExitCode, LogChunk, LogOptions, OutputStream, Support, WallTime,
+    Capability, ContainerId, ExitCode, LogChunk, LogOptions, OutputStream, Signal, Support,
+    WallTime,
 };
 
 use crate::bed::{Bed, CALL, bounded, ended_with};
@@ -41,19 +43,18 @@ pub async fn exact(bed: &Bed<'_>) -> Check {
 /// 52
 pub async fn parts(bed: &Bed<'_>) -> Check {
     let line = |text: &str| Step::Write(Output::Stdout, format!("{text}\n"));
-    let pause = || Step::SleepMs(400);
     let steps = [
         line("one"),
-        pause(),
+        Step::AwaitSignal(SIGUSR1),
         line("two"),
-        pause(),
         line("three"),
         line("four"),
     ];
     let spec = bed.tool("a", &Program::of(steps));
     bed.start(&spec).await?;
-    let followed = follow(bed, &spec.id).await?;
-    same("what was followed", text(&followed), WHOLE.to_owned())?;
+    let (followed, between) = join(follow(bed, &spec.id), go_on(bed, &spec.id)).await;
+    let between = between?;
+    same("what was followed", text(&followed?), WHOLE.to_owned())?;
     // A log that is followed ends with the process.
     let status = bed.inspect(&spec.id).await?.exit.map(|exit| exit.code);
     same("once the log is over", status, Some(ExitCode::Known(0)))?;
@@ -88,7 +89,6 @@ pub async fn parts(bed: &Bed<'_>) -> Check {
     if bed.support(Capability::LogTimes) == Support::Missing {
         return Ok(());
     }
-    let between = middle(&followed)?;
     let cut = async |since, until| {
         let options = LogOptions {
             since,
@@ -110,13 +110,18 @@ pub async fn parts(bed: &Bed<'_>) -> Check {
 
 const WHOLE: &str = "one\ntwo\nthree\nfour\n";
 
-/// A time between the first line and the second.
-fn middle(chunks: &[LogChunk]) -> Check<WallTime> {
-    let mut times = chunks.iter().map(|chunk| (chunk.at, &chunk.bytes));
-    let second = times.find(|(_, bytes)| bytes.starts_with(b"two"));
-    match second {
-        Some((Some(at), _)) => Ok(WallTime(at.0 - 200_000_000)),
-        _ => broken(format!("a chunk without its time: {chunks:?}")),
+/// Waits for the first line, takes the time by the clock of the machine, and lets the rest come.
+async fn go_on(bed: &Bed<'_>, id: &ContainerId) -> Check<WallTime> {
+    bed.until("the first line is in the log", || async {
+        Ok(bed.log(id, OutputStream::Stdout).await? == b"one\n")
+    })
+    .await?;
+    let marker = bed.run(&bed.tool("marker", &Program::exit(0))).await?;
+    let signal = Signal::Other(SIGUSR1);
+    bed.runtime.kill(id, signal, CALL).await.works("kill")?;
+    match marker.exited_at {
+        Some(at) => Ok(at),
+        None => broken("an exit without its time"),
     }
 }
 
