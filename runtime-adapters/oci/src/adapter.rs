@@ -25,6 +25,7 @@ use crate::monitor_client::{ask, spawn};
 use crate::process::has_ended;
 use crate::record::{ContainerFolder, Phase, file, is_valid_id};
 use crate::runtime_binary::RuntimeBinary;
+use crate::sealed;
 use crate::view::{RECORDED_WITHIN, View, ended};
 
 /// Containers run by an OCI runtime's binary. Cheap to share.
@@ -302,10 +303,7 @@ pub(crate) fn conclude(folder: &ContainerFolder) -> io::Result<()> {
         }
         Phase::HalfMade | Phase::Created | Phase::Refused(_) | Phase::Running => return Ok(()),
     }
-    match fs::remove_file(folder.join(file::MONITOR)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
+    sealed::remove_both(folder.path(), file::MONITOR)
 }
 
 /// What can still be known of a process that ended with nobody watching: its zombie may be there.

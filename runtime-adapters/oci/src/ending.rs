@@ -7,8 +7,8 @@ use wavetank_port::{ExitCode, ExitStatus, RuntimeEvent, Signal, WallTime};
 use crate::cgroup::Cgroup;
 use crate::journal::{Entry, Journal};
 use crate::process::WaitStatus;
-use crate::record::{ContainerFolder, Record, file};
-use crate::sealed::{self, Sealed};
+use crate::record::{ContainerFolder, Record, StartedRecord, file};
+use crate::sealed::{self, Outlives, Sealed};
 
 /// How a process ended, as far as whoever looks can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,48 @@ pub enum Telling {
     Again,
 }
 
+/// Records a start that took place, and tells of it.
+pub fn record_start(
+    folder: &ContainerFolder,
+    record: &Record,
+    started: StartedRecord,
+    telling: Telling,
+) -> io::Result<()> {
+    sealed::create_once(folder.path(), file::STARTED, &started)?;
+    let facts = folder.facts()?;
+    let entry = Entry {
+        incarnation: record.incarnation.clone(),
+        event: RuntimeEvent::Started {
+            id: record.spec.id.clone(),
+            pid: facts.identity().map_or(0, |identity| identity.pid),
+            at: started.at,
+        },
+    };
+    append(&Journal::open(&record.journal)?, &entry, telling)
+}
+
+fn append(journal: &Journal, entry: &Entry, telling: Telling) -> io::Result<()> {
+    match telling {
+        Telling::First => journal.append(entry),
+        Telling::Again => journal.append_once(entry),
+    }
+}
+
+/// A monitor may have died between the start and its record, or between that and its telling.
+/// The process has ended since, so nobody can ask any more: what was asked for is taken for done.
+fn complete_start(folder: &ContainerFolder, record: &Record, telling: Telling) -> io::Result<()> {
+    let facts = folder.facts()?;
+    match (facts.started, facts.starting) {
+        (Sealed::Absent, Sealed::Valid(started)) => {
+            record_start(folder, record, started, Telling::Again)
+        }
+        (Sealed::Valid(started), _) if telling == Telling::Again => {
+            record_start(folder, record, started, Telling::Again)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Records the end unless it is recorded, tells of it unless it is told, and says what stands.
 pub fn record(
     folder: &ContainerFolder,
@@ -43,6 +85,7 @@ pub fn record(
     end: End,
     telling: Telling,
 ) -> io::Result<ExitStatus> {
+    complete_start(folder, record, telling)?;
     let exit = ExitStatus {
         code: end.status.map_or(ExitCode::Unknown, WaitStatus::code),
         exited_at: end.at,
@@ -52,7 +95,7 @@ pub fn record(
     let exit = match sealed::read(folder.path(), file::EXIT)? {
         Sealed::Valid(standing) => standing,
         Sealed::Damaged(_) | Sealed::Absent => {
-            sealed::replace(folder.path(), file::EXIT, &exit)?;
+            sealed::replace(folder.path(), file::EXIT, &exit, Outlives::PowerLoss)?;
             exit
         }
     };
@@ -85,9 +128,5 @@ pub fn tell(
             exit,
         },
     };
-    let journal = Journal::open(&record.journal)?;
-    match telling {
-        Telling::First => journal.append(&entry),
-        Telling::Again => journal.append_once(&entry),
-    }
+    append(&Journal::open(&record.journal)?, &entry, telling)
 }

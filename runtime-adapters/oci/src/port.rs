@@ -171,7 +171,9 @@ impl Shared {
             match &view.phase {
                 Phase::Refused(error) => return Err(error.clone()),
                 // The monitor died after it had been asked: was it started?
-                Phase::Running if tries > 0 => return view.state(),
+                Phase::Running | Phase::Exited(_) if tries > 0 && view.facts.started.exists() => {
+                    return view.state();
+                }
                 _ => require(&view, &[ContainerStatus::Created])?,
             }
             tries += 1;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use wavetank_port::{ContainerId, ContainerSpec, ExitStatus, RuntimeError, WallTime};
 
 use crate::process::ProcessIdentity;
-use crate::sealed::{self, Sealed};
+use crate::sealed::{self, Outlives, Sealed};
 
 /// The container as it was asked for, and all that a monitor or a deleter needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,15 +55,16 @@ pub struct StartedRecord {
 
 /// A file by its name and meaning.
 pub mod file {
-    /// [`super::Record`].
+    /// [`super::Record`], twice: without it nobody could say whose container this is.
     pub const RECORD: &str = "record";
-    /// The same again: without it nobody could say whose container this is.
-    pub const RECORD_COPY: &str = "record.copy";
-    /// [`crate::process::ProcessIdentity`] of the monitor; removed by the monitor when all is
+    /// [`crate::process::ProcessIdentity`] of the monitor, twice; removed by the monitor when all is
     /// recorded and told.
     pub const MONITOR: &str = "monitor";
-    /// [`super::ProcessRecord`].
+    /// [`super::ProcessRecord`], twice: without it a living process would be taken for ended.
     pub const PROCESS: &str = "process";
+    /// [`super::StartedRecord`] of a start that has been asked of the OCI runtime. If a monitor
+    /// dies over it, whoever comes next must find out whether it took place.
+    pub const STARTING: &str = "starting";
     /// [`super::StartedRecord`].
     pub const STARTED: &str = "started";
     /// A [`wavetank_port::RuntimeError`]: the program cannot be run, so a start must fail.
@@ -120,19 +121,12 @@ impl ContainerFolder {
 
     /// The record, from either copy.
     pub fn record(&self) -> io::Result<Sealed<Record>> {
-        match sealed::read(&self.path, file::RECORD)? {
-            Sealed::Valid(record) => Ok(Sealed::Valid(record)),
-            first => match sealed::read(&self.path, file::RECORD_COPY)? {
-                Sealed::Absent => Ok(first),
-                second => Ok(second),
-            },
-        }
+        sealed::read_either(&self.path, file::RECORD)
     }
 
     /// Writes both copies of the record.
     pub fn write_record(&self, record: &Record) -> io::Result<()> {
-        sealed::replace(&self.path, file::RECORD_COPY, record)?;
-        sealed::replace(&self.path, file::RECORD, record)
+        sealed::replace_both(&self.path, file::RECORD, record, Outlives::PowerLoss)
     }
 
     /// All that is known.
@@ -141,8 +135,9 @@ impl ContainerFolder {
         // otherwise miss one that was written in between.
         Ok(Facts {
             deleting: self.join(file::DELETING).try_exists()?,
-            monitor: sealed::read(&self.path, file::MONITOR)?,
-            process: sealed::read(&self.path, file::PROCESS)?,
+            monitor: sealed::read_either(&self.path, file::MONITOR)?,
+            process: sealed::read_either(&self.path, file::PROCESS)?,
+            starting: sealed::read(&self.path, file::STARTING)?,
             started: sealed::read(&self.path, file::STARTED)?,
             refused: sealed::read(&self.path, file::REFUSED)?,
             exit: sealed::read(&self.path, file::EXIT)?,
@@ -159,6 +154,8 @@ pub struct Facts {
     pub monitor: Sealed<ProcessIdentity>,
     /// Its process.
     pub process: Sealed<ProcessRecord>,
+    /// A start that was asked for.
+    pub starting: Sealed<StartedRecord>,
     /// Its start.
     pub started: Sealed<StartedRecord>,
     /// Why it can never be started.

@@ -71,16 +71,71 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
+/// What a file must outlive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlives {
+    /// The death of any process. What it says means nothing after a reboot.
+    Crash,
+    /// A power loss too: waits for the disk.
+    PowerLoss,
+}
+
 /// Writes `folder/name`, whatever was there.
-pub fn replace<T: Serialize>(folder: &Path, name: &str, value: &T) -> io::Result<()> {
-    let temporary = write_beside(folder, name, value)?;
+pub fn replace<T: Serialize>(
+    folder: &Path,
+    name: &str,
+    value: &T,
+    outlives: Outlives,
+) -> io::Result<()> {
+    let temporary = write_beside(folder, name, value, outlives)?;
     fs::rename(folder.join(temporary), folder.join(name))?;
-    sync_folder(folder)
+    match outlives {
+        Outlives::Crash => Ok(()),
+        Outlives::PowerLoss => sync_folder(folder),
+    }
+}
+
+/// The second copy of what nobody could do without.
+fn copy_of(name: &str) -> String {
+    format!("{name}.copy")
+}
+
+/// Writes `folder/name` and a copy.
+pub fn replace_both<T: Serialize>(
+    folder: &Path,
+    name: &str,
+    value: &T,
+    outlives: Outlives,
+) -> io::Result<()> {
+    replace(folder, &copy_of(name), value, outlives)?;
+    replace(folder, name, value, outlives)
+}
+
+/// Reads `folder/name`, or its copy if that is not whole.
+pub fn read_either<T: DeserializeOwned>(folder: &Path, name: &str) -> io::Result<Sealed<T>> {
+    match read(folder, name)? {
+        Sealed::Valid(value) => Ok(Sealed::Valid(value)),
+        first => match read(folder, &copy_of(name))? {
+            Sealed::Absent => Ok(first),
+            second => Ok(second),
+        },
+    }
+}
+
+/// Removes `folder/name` and its copy. Absent: nothing happens.
+pub fn remove_both(folder: &Path, name: &str) -> io::Result<()> {
+    for name in [copy_of(name), name.to_owned()] {
+        match fs::remove_file(folder.join(name)) {
+            Err(error) if !is_absent(&error) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// Writes `folder/name` unless it is there. False: somebody was first, and theirs stands.
 pub fn create_once<T: Serialize>(folder: &Path, name: &str, value: &T) -> io::Result<bool> {
-    let temporary = folder.join(write_beside(folder, name, value)?);
+    let temporary = folder.join(write_beside(folder, name, value, Outlives::PowerLoss)?);
     let renamed = renameat_with(
         CWD,
         &temporary,
@@ -100,13 +155,20 @@ pub fn create_once<T: Serialize>(folder: &Path, name: &str, value: &T) -> io::Re
     }
 }
 
-fn write_beside<T: Serialize>(folder: &Path, name: &str, value: &T) -> io::Result<String> {
+fn write_beside<T: Serialize>(
+    folder: &Path,
+    name: &str,
+    value: &T,
+    outlives: Outlives,
+) -> io::Result<String> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let temporary = format!(".{name}.{}.{number}", std::process::id());
     let mut file = File::create(folder.join(&temporary))?;
     file.write_all(&seal(value)?)?;
-    file.sync_all()?;
+    if outlives == Outlives::PowerLoss {
+        file.sync_all()?;
+    }
     Ok(temporary)
 }
 
@@ -156,7 +218,7 @@ pub fn checksum(bytes: &[u8]) -> String {
 mod tests {
     use std::fs;
 
-    use super::{Sealed, create_once, read, replace};
+    use super::{Outlives, Sealed, create_once, read, read_either, replace, replace_both};
 
     #[test]
     fn what_was_written_is_read() {
@@ -165,8 +227,8 @@ mod tests {
             read::<String>(folder.path(), "a").expect("read"),
             Sealed::Absent
         );
-        replace(folder.path(), "a", &"one").expect("write");
-        replace(folder.path(), "a", &"two").expect("write");
+        replace(folder.path(), "a", &"one", Outlives::Crash).expect("write");
+        replace(folder.path(), "a", &"two", Outlives::Crash).expect("write");
         let found = read::<String>(folder.path(), "a").expect("read");
         assert_eq!(found, Sealed::Valid("two".to_owned()));
         let left = fs::read_dir(folder.path()).expect("list").count();
@@ -186,7 +248,7 @@ mod tests {
     #[test]
     fn a_file_cut_anywhere_is_damaged() {
         let folder = tempfile::tempdir().expect("folder");
-        replace(folder.path(), "a", &vec!["text", "more"]).expect("write");
+        replace(folder.path(), "a", &vec!["text", "more"], Outlives::Crash).expect("write");
         let whole = fs::read(folder.path().join("a")).expect("bytes");
         for length in 0..whole.len() {
             fs::write(folder.path().join("a"), &whole[..length]).expect("cut");
@@ -198,7 +260,7 @@ mod tests {
     #[test]
     fn a_changed_byte_is_damage() {
         let folder = tempfile::tempdir().expect("folder");
-        replace(folder.path(), "a", &vec!["text"]).expect("write");
+        replace(folder.path(), "a", &vec!["text"], Outlives::Crash).expect("write");
         let whole = fs::read(folder.path().join("a")).expect("bytes");
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
@@ -206,6 +268,22 @@ mod tests {
             fs::write(folder.path().join("a"), &bytes).expect("change");
             let found = read::<Vec<String>>(folder.path(), "a").expect("read");
             assert!(matches!(found, Sealed::Damaged(_)), "{at}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn one_whole_copy_is_enough() {
+        let folder = tempfile::tempdir().expect("folder");
+        replace_both(folder.path(), "a", &7, Outlives::PowerLoss).expect("write");
+        for name in ["a", "a.copy"] {
+            let whole = fs::read(folder.path().join(name)).expect("bytes");
+            fs::write(folder.path().join(name), b"torn").expect("tear");
+            let found = read_either::<i32>(folder.path(), "a").expect("read");
+            assert_eq!(found, Sealed::Valid(7), "{name}");
+            fs::remove_file(folder.path().join(name)).expect("remove");
+            let found = read_either::<i32>(folder.path(), "a").expect("read");
+            assert_eq!(found, Sealed::Valid(7), "{name}");
+            fs::write(folder.path().join(name), whole).expect("mend");
         }
     }
 }

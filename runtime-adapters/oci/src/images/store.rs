@@ -19,7 +19,7 @@ use tempfile::{NamedTempFile, TempDir};
 use wavetank_distribution::{Digest, ImageConfiguration, ImageManifest, Verifier};
 use wavetank_port::{Image, ImageReference};
 
-use crate::sealed::{self, Sealed};
+use crate::sealed::{self, Outlives, Sealed};
 
 /// No manifest or configuration is larger, in bytes: the larger of the limits at the registry.
 const BLOB_BYTES_MAX: u64 = wavetank_distribution::CONFIG_BYTES_MAX;
@@ -193,7 +193,12 @@ impl ImageStore {
             reference: reference.to_owned(),
             digest: digest.to_owned(),
         };
-        sealed::replace(&self.root.join("names"), &file_of(reference), &name)
+        sealed::replace(
+            &self.root.join("names"),
+            &file_of(reference),
+            &name,
+            Outlives::PowerLoss,
+        )
     }
 
     /// Forgets a name. Absent: nothing happens.

@@ -20,6 +20,7 @@ mod exec;
 mod outputs;
 pub mod protocol;
 mod server;
+mod starting;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;

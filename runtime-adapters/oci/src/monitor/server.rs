@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{WaitOptions, wait};
-use wavetank_port::{ErrorClass, RuntimeError, RuntimeEvent, WallTime};
+use rustix::process::{Pid, WaitOptions, getppid, wait};
+use wavetank_port::{ErrorClass, RuntimeError};
 
 use super::outputs::{Outputs, container_end, fifo_names};
 use super::protocol::{LINE_BYTES_MAX, Reply, Request, VERSION, Verb};
+use super::starting::{Doubt, Starting};
 use crate::clock;
 use crate::ending::{self, End, Telling};
-use crate::journal::{Entry, Journal};
 use crate::process::{ProcessIdentity, has_ended, wait_for_child};
-use crate::record::{ContainerFolder, ProcessRecord, Record, StartedRecord, file};
-use crate::runtime_binary::{Call, RuntimeBinary, is_about_program, run_with_log, timespec};
-use crate::sealed::{self, Sealed};
+use crate::record::{ContainerFolder, ProcessRecord, Record, file};
+use crate::runtime_binary::{RuntimeBinary, is_about_program, run_with_log, timespec};
+use crate::sealed::{self, Outlives, Sealed};
 
 /// How long a monitor waits for its first command. Its caller sends it at once or is dead.
 const FIRST_COMMAND_WITHIN: Duration = Duration::from_secs(30);
@@ -40,47 +40,44 @@ pub fn watch(folder: &Path) -> io::Result<()> {
     let Sealed::Valid(record) = folder.record()? else {
         return Err(io::Error::other("the container has no readable record"));
     };
-    sealed::replace(folder.path(), file::MONITOR, &ProcessIdentity::of_self()?)?;
+    let ourselves = ProcessIdentity::of_self()?;
+    sealed::replace_both(folder.path(), file::MONITOR, &ourselves, Outlives::Crash)?;
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
     let mut monitor = Monitor {
+        caller: getppid(),
         runtime: RuntimeBinary::new(&record.runtime, &record.runtime_root),
-        journal: Journal::open(&record.journal)?,
         folder,
         record,
         listener,
         connections: Vec::new(),
         watched: None,
         starting: None,
+        doubt: None,
     };
     monitor.serve()
 }
 
-struct Monitor {
-    folder: ContainerFolder,
-    record: Record,
-    runtime: RuntimeBinary,
-    journal: Journal,
+pub(super) struct Monitor {
+    pub(super) folder: ContainerFolder,
+    pub(super) record: Record,
+    pub(super) runtime: RuntimeBinary,
     listener: UnixListener,
+    /// Whoever ran us; somebody else once that one is dead.
+    caller: Option<Pid>,
     connections: Vec<Connection>,
-    watched: Option<Watched>,
-    starting: Option<Starting>,
+    pub(super) watched: Option<Watched>,
+    pub(super) starting: Option<Starting>,
+    pub(super) doubt: Option<Doubt>,
 }
 
 /// The container's process.
-struct Watched {
-    identity: ProcessIdentity,
+pub(super) struct Watched {
+    pub(super) identity: ProcessIdentity,
     handle: OwnedFd,
     outputs: Outputs,
     /// False for a monitor that took over.
     is_parent: bool,
-}
-
-/// A start under way, and who asked for it.
-struct Starting {
-    call: Call,
-    at: WallTime,
-    caller: Connection,
 }
 
 impl Monitor {
@@ -93,6 +90,7 @@ impl Monitor {
                 self.handle(connection, request)?;
             }
             self.finish_start()?;
+            self.look_into_doubt()?;
             if let Some(watched) = &mut self.watched {
                 watched.outputs.pump();
                 if self.starting.is_none() && has_ended(&watched.handle)? {
@@ -108,7 +106,9 @@ impl Monitor {
     fn is_over(&self, first_command_by: Instant) -> io::Result<bool> {
         let facts = self.folder.facts()?;
         let decided = facts.refused.exists() || facts.exit.exists();
-        Ok(decided || Instant::now() >= first_command_by)
+        // Only the caller knows that we are here.
+        let forgotten = self.connections.is_empty() && getppid() != self.caller;
+        Ok(decided || forgotten || Instant::now() >= first_command_by)
     }
 
     /// Waits until any of our file descriptors has something to say.
@@ -117,7 +117,7 @@ impl Monitor {
         let connections = self.connections.iter();
         fds.extend(connections.map(|it| PollFd::new(&it.stream, PollFlags::IN)));
         match &self.starting {
-            Some(starting) => fds.push(PollFd::new(starting.call.handle(), PollFlags::IN)),
+            Some(starting) => fds.push(PollFd::new(starting.call().handle(), PollFlags::IN)),
             // An ended process waits for a start under way; looking at it would spin.
             None => {
                 let handle = self.watched.as_ref().map(|it| &it.handle);
@@ -128,7 +128,7 @@ impl Monitor {
             let outputs = watched.outputs.fds();
             fds.extend(outputs.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         }
-        match poll(&mut fds, Some(&timespec(LOOK_AFTER))) {
+        match poll(&mut fds, Some(&timespec(self.asks_after(LOOK_AFTER)))) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -166,17 +166,7 @@ impl Monitor {
         let result = match request.map(|request| request.verb) {
             Ok(Verb::Create) => self.create()?,
             Ok(Verb::Adopt) => self.adopt()?,
-            Ok(Verb::Start) => match self.start() {
-                Ok(call) => {
-                    self.starting = Some(Starting {
-                        call,
-                        at: clock::now(),
-                        caller: connection,
-                    });
-                    return Ok(());
-                }
-                Err(error) => Err(error),
-            },
+            Ok(Verb::Start) => return self.start(connection),
             Err(error) => Err(error),
         };
         connection.reply(result);
@@ -236,7 +226,7 @@ impl Monitor {
         let record = ProcessRecord {
             identity: identity.clone(),
         };
-        sealed::create_once(self.folder.path(), file::PROCESS, &record)?;
+        sealed::replace_both(self.folder.path(), file::PROCESS, &record, Outlives::Crash)?;
         self.watched = Some(Watched {
             identity,
             handle,
@@ -260,6 +250,7 @@ impl Monitor {
                     outputs: Outputs::open(&self.folder)?,
                     is_parent: false,
                 });
+                self.adopt_start(&facts)?;
             }
             None => {
                 Outputs::open(&self.folder)?.drain();
@@ -267,59 +258,6 @@ impl Monitor {
             }
         }
         Ok(Ok(()))
-    }
-
-    fn start(&self) -> Result<Call, RuntimeError> {
-        if self.watched.is_none() || self.starting.is_some() {
-            return Err(precondition("it is not ready to be started"));
-        }
-        let facts = self.folder.facts().map_err(|error| unknown(&error))?;
-        if facts.started.exists() || facts.exit.exists() {
-            return Err(precondition("it has been started before"));
-        }
-        let mut command = self.runtime.command("start");
-        command.arg(&self.record.spec.id.0);
-        command.stderr(std::process::Stdio::piped());
-        Call::spawn(command, "start")
-    }
-
-    /// Answers a start that has come to its end. A process may have ended before: its start is
-    /// still recorded and told first.
-    fn finish_start(&mut self) -> io::Result<()> {
-        let Some(mut starting) = self.starting.take() else {
-            return Ok(());
-        };
-        let Some(result) = starting.call.poll() else {
-            self.starting = Some(starting);
-            return Ok(());
-        };
-        let result = match result {
-            // The runtime may have failed after it let the process go.
-            Err(error) if !self.runs_nevertheless() => Err(error),
-            Ok(()) | Err(_) => self.started(starting.at).map_err(|error| unknown(&error)),
-        };
-        starting.caller.reply(result);
-        Ok(())
-    }
-
-    fn runs_nevertheless(&self) -> bool {
-        let status = self.runtime.status(&self.record.spec.id.0);
-        status.is_ok_and(|status| status == "running")
-    }
-
-    fn started(&self, at: WallTime) -> io::Result<()> {
-        let Some(watched) = &self.watched else {
-            return Ok(());
-        };
-        sealed::create_once(self.folder.path(), file::STARTED, &StartedRecord { at })?;
-        self.journal.append(&Entry {
-            incarnation: self.record.incarnation.clone(),
-            event: RuntimeEvent::Started {
-                id: self.record.spec.id.clone(),
-                pid: watched.identity.pid,
-                at,
-            },
-        })
     }
 
     /// The process has ended: take the rest of its output, its status, and record both.
@@ -357,13 +295,11 @@ impl Monitor {
 
     /// Everything is recorded and told: says so by taking its own file away.
     fn leave(&self) -> io::Result<()> {
-        for name in [file::SOCKET, file::MONITOR] {
-            match std::fs::remove_file(self.folder.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+        match std::fs::remove_file(self.folder.join(file::SOCKET)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
         }
-        Ok(())
+        sealed::remove_both(self.folder.path(), file::MONITOR)
     }
 }
 
@@ -373,16 +309,16 @@ fn reap_all() {
     while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
 
-fn precondition(message: &str) -> RuntimeError {
+pub(super) fn precondition(message: &str) -> RuntimeError {
     RuntimeError::new(ErrorClass::FailedPrecondition, message)
 }
 
-fn unknown(error: &io::Error) -> RuntimeError {
+pub(super) fn unknown(error: &io::Error) -> RuntimeError {
     RuntimeError::new(ErrorClass::Unknown, error.to_string())
 }
 
 /// One caller.
-struct Connection {
+pub(super) struct Connection {
     stream: UnixStream,
     line: Vec<u8>,
 }
@@ -416,7 +352,7 @@ impl Connection {
     }
 
     /// Answers. The caller may be gone: that changes nothing of what was done.
-    fn reply(&mut self, result: Result<(), RuntimeError>) {
+    pub(super) fn reply(&mut self, result: Result<(), RuntimeError>) {
         let Ok(mut line) = serde_json::to_vec(&Reply::of(result)) else {
             return;
         };

@@ -1,5 +1,7 @@
 //! The adapter on a real OCI runtime: life, death of monitors and callers, recovery.
 
 mod chaos;
+mod crash;
 mod lifecycle;
+mod recovery;
 mod support;

@@ -70,13 +70,16 @@ impl Bed {
 
     /// Removes all containers, so that nothing outlives the test.
     pub async fn close(self) {
-        let all = self.runtime.list(&ListFilter::default(), LONG).await;
-        for state in all.expect("list") {
-            self.runtime
-                .delete(&state.id, true, LONG)
-                .await
-                .expect("delete");
-        }
+        delete_all(&self.runtime).await;
+    }
+}
+
+/// Removes every container that there is.
+pub async fn delete_all(runtime: &OciRuntime) {
+    let all = runtime.list(&ListFilter::default(), LONG).await;
+    for state in all.expect("list") {
+        let deleted = runtime.delete(&state.id, true, LONG).await;
+        deleted.expect("delete");
     }
 }
 
@@ -162,4 +165,38 @@ fn make_image(root: &Path) {
     let digest = sha256(&manifest).to_string();
     store.put_blob(&digest, &manifest).expect("blob");
     store.put_name(IMAGE, &digest).expect("name");
+}
+
+/// What is left of the containers below `folder`: folders, mounts, control groups, processes.
+pub fn leftovers(folder: &Path) -> Vec<String> {
+    let root = folder.join("root");
+    let mut left = Vec::new();
+    for name in ["containers", "trash", "images/unfinished"] {
+        left.extend(entries(&root.join(name)));
+    }
+    left.extend(entries(&folder.join("run")));
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    let own = folder.display().to_string();
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    left.extend(points.filter(|at| at.starts_with(&own)).map(str::to_owned));
+    let around = config(folder, Path::new("runc")).cgroup();
+    for hierarchy in entries(Path::new("/sys/fs/cgroup")) {
+        let groups = entries(&Path::new(&hierarchy).join(&around));
+        left.extend(groups.into_iter().filter(|group| Path::new(group).is_dir()));
+    }
+    for process in entries(Path::new("/proc")) {
+        let line = fs::read_to_string(Path::new(&process).join("cmdline")).unwrap_or_default();
+        if line.starts_with("wavetank-monitor") && line.contains(&own) {
+            left.push(format!("{process}: {}", line.replace('\0', " ")));
+        }
+    }
+    left
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let paths = entries.map(|entry| entry.expect("entry").path());
+    paths.map(|path| path.display().to_string()).collect()
 }
