@@ -57,7 +57,7 @@ pub struct StartedRecord {
 pub mod file {
     /// [`super::Record`], twice: without it nobody could say whose container this is.
     pub const RECORD: &str = "record";
-    /// [`crate::process::ProcessIdentity`] of the monitor, twice; removed by the monitor when all is
+    /// [`crate::process::ProcessIdentity`] of the monitor, twice; it takes them away when all is
     /// recorded and told.
     pub const MONITOR: &str = "monitor";
     /// [`super::ProcessRecord`], twice: without it a living process would be taken for ended.
