@@ -23,6 +23,9 @@ const SERVER_POLL: &str = "20ms";
 /// yet to be started.
 const OUR_POLL: Duration = Duration::from_millis(100);
 
+/// How often a listing may meet a container that has just vanished.
+const LIST_TRIES_MAX: u32 = 100;
+
 /// The kernel's default for the period of a CPU limit, in microseconds.
 const CPU_PERIOD_MICROS: u64 = 100_000;
 
@@ -247,7 +250,12 @@ impl Service {
                 Err(error) if seen.is_lost && error.class() == ErrorClass::FailedPrecondition => {
                     sleep(OUR_POLL).await;
                 }
-                deleted => return deleted,
+                deleted => {
+                    if deleted.is_ok() && !seen.has_ended_properly() {
+                        self.end_left_behind(seen.podman_id).await;
+                    }
+                    return deleted;
+                }
             }
         }
     }
@@ -301,11 +309,12 @@ impl Service {
     }
 
     /// The service's own listing. A container that vanishes while Podman lists makes the whole
-    /// listing fail (containers/podman#17341): it is asked for again, up to the call's deadline.
-    async fn rows(&self, filter: &ListFilter) -> Result<Vec<wire::Row>> {
+    /// listing fail (containers/podman#17341): it is asked for again.
+    pub(crate) async fn rows(&self, filter: &ListFilter) -> Result<Vec<wire::Row>> {
         let labels = names::labels_with_namespace(&self.namespace, &filter.labels)?;
         let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let filters = serde_json::json!({ "label": labels }).to_string();
+        let mut tries = 1;
         loop {
             let call = Call::get("/containers/json")
                 .query("all", "true")
@@ -315,7 +324,7 @@ impl Service {
                 Err(error) => Err(error),
             };
             match rows {
-                Err(error) if error.is_not_found() => sleep(OUR_POLL / 10).await,
+                Err(error) if error.is_not_found() && tries < LIST_TRIES_MAX => tries += 1,
                 rows => return rows,
             }
         }

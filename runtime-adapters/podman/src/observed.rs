@@ -30,7 +30,7 @@ pub(crate) struct Observed {
     pub(crate) processes: Option<Processes>,
     /// What a stop sends first.
     pub(crate) stop_signal: i32,
-    /// Podman would not remove it unless forced, although it has ended.
+    /// Podman does not remove it unless forced.
     pub(crate) is_stuck: bool,
     /// Podman thinks that it runs, which is wrong.
     pub(crate) is_lost: bool,
@@ -81,6 +81,13 @@ impl Observed {
         self.processes = None;
         self.is_stuck = true;
         self.is_lost = true;
+    }
+
+    /// True if Podman itself saw its process end. Of another container that Podman removes, a
+    /// process may live on of which it never knew: its service died between runc's create and its
+    /// own note of it.
+    pub(crate) fn has_ended_properly(&self) -> bool {
+        self.state.status == ContainerStatus::Exited && !self.is_stuck
     }
 
     /// True if it ended in a way that the kernel's killing for memory looks like.

@@ -1,4 +1,5 @@
-//! Whether a process that Podman remembers is still there, told from `/proc`.
+//! Whether a process that Podman remembers is still there, told from `/proc`; and the end of those
+//! that Podman forgot.
 //!
 //! Podman 4.3 says "running" for ever when conmon was killed before the container ended. Only the
 //! process table knows better, so the answers here must never err towards "dead": what cannot be
@@ -78,14 +79,48 @@ pub(crate) fn pid_in_file(pid_file: &str) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Kills a process if it is in the container whose id in Podman this is. The process is held
-/// first and looked at then, so that another one under the same pid is never hit.
+/// Kills a process if it is in the container whose id in Podman this is.
 pub(crate) fn kill_member(pid: u32, podman_id: &str) {
-    let pid_held = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let Some(Ok(held)) = pid_held.map(|it| pidfd_open(it, PidfdFlags::empty())) else {
+    kill_if(pid, || is_member(pid, podman_id));
+}
+
+/// Kills what still stands for a container that is no more: its monitor, then its processes.
+pub(crate) fn kill_left_behind(podman_id: &str) {
+    let pids = all_pids();
+    for pid in &pids {
+        kill_if(*pid, || is_monitor(*pid, podman_id));
+    }
+    for pid in &pids {
+        kill_if(*pid, || is_member(*pid, podman_id));
+    }
+}
+
+fn all_pids() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let names = entries.filter_map(|it| it.file_name().into_string().ok());
+    names.filter_map(|it| it.parse().ok()).collect()
+}
+
+fn is_member(pid: u32, podman_id: &str) -> bool {
+    matches!(read(pid, "cgroup"), Look::Is(cgroups) if cgroups.contains(podman_id))
+}
+
+fn is_monitor(pid: u32, podman_id: &str) -> bool {
+    let is_conmon = matches!(read(pid, "comm"), Look::Is(name) if name.trim() == "conmon");
+    is_conmon && matches!(read(pid, "cmdline"), Look::Is(it) if it.contains(podman_id))
+}
+
+/// The process is held when it is looked at for the last time, so that another one under the same
+/// pid is never hit.
+fn kill_if(pid: u32, is_it: impl Fn() -> bool) {
+    if !is_it() {
+        return;
+    }
+    let held = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(Ok(held)) = held.map(|it| pidfd_open(it, PidfdFlags::empty())) else {
         return;
     };
-    if matches!(read(pid, "cgroup"), Look::Is(cgroups) if cgroups.contains(podman_id)) {
+    if is_it() {
         // It may have ended by itself, which is as well.
         let _ = pidfd_send_signal(held, Signal::KILL);
     }

@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use wavetank_port::{ContainerId, ContainerStatus, ErrorClass};
+use wavetank_port::{ContainerId, ContainerStatus, ErrorClass, ListFilter};
 
 use crate::config::{Namespace, PodmanConfig};
 use crate::error::{Error, Result};
 use crate::observed::{Memory, Observed};
 use crate::transport::{Call, Client};
 use crate::{kernel_log, names, process};
+
+/// What the storage below Podman says of a container that it does not have, or not all of.
+const HALF_REMOVED: [&str; 2] = ["container not known", "layer not known"];
 
 /// One namespace of one Podman service.
 pub(crate) struct Service {
@@ -54,7 +57,31 @@ impl Service {
 
     async fn inspect(&self, id: &ContainerId) -> Result<Observed> {
         let call = Call::get(self.container_path(id, "/json")?);
-        Observed::new(id, self.client.send(call).await?.json().await?)
+        match self.client.send(call).await {
+            Ok(reply) => Observed::new(id, reply.json().await?),
+            Err(Error::Refused { cause, .. }) if HALF_REMOVED.contains(&cause.as_str()) => {
+                self.inspect_half_removed(id).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A service that died within a removal leaves a record without a file system. Podman lists
+    /// that and cannot inspect it.
+    async fn inspect_half_removed(&self, id: &ContainerId) -> Result<Observed> {
+        let name = names::container_name(&self.namespace, id)?;
+        let rows = self.rows(&ListFilter::default()).await?;
+        match rows.into_iter().find(|it| it.names.contains(&name)) {
+            Some(row) => {
+                let mut seen = Observed::new(id, row.into())?;
+                seen.is_stuck = true;
+                Ok(seen)
+            }
+            None => Err(Error::ours(
+                ErrorClass::NotFound,
+                format!("container {id} is gone"),
+            )),
+        }
     }
 
     /// True if Podman says that it runs, and its processes here say that it cannot.
@@ -94,6 +121,17 @@ impl Service {
         };
         if let Some(exit) = &mut seen.state.exit {
             exit.oom_killed = oom_killed;
+        }
+    }
+
+    /// Kills what lives on of a container that was removed, if it lives here.
+    pub(crate) async fn end_left_behind(&self, podman_id: String) {
+        if self.client.shares_processes() {
+            aside(move || {
+                process::kill_left_behind(&podman_id);
+                true
+            })
+            .await;
         }
     }
 

@@ -142,7 +142,8 @@ pub(crate) struct Config {
     pub(crate) stop_signal: i32,
 }
 
-/// One row of `GET /containers/json`.
+/// One row of `GET /containers/json`. Its times are whole seconds since 1970; of what was not yet
+/// they are negative.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Row {
     #[serde(rename = "Id")]
@@ -153,6 +154,44 @@ pub(crate) struct Row {
     pub(crate) state: String,
     #[serde(rename = "Pid", default)]
     pub(crate) pid: i64,
+    #[serde(rename = "Image", default)]
+    image: String,
+    #[serde(rename = "Labels", default, deserialize_with = "null_is_empty")]
+    labels: BTreeMap<String, String>,
+    #[serde(rename = "ExitCode", default)]
+    exit_code: i64,
+    #[serde(rename = "StartedAt", default)]
+    started_at: i64,
+    #[serde(rename = "ExitedAt", default)]
+    exited_at: i64,
+}
+
+impl From<Row> for Inspect {
+    /// What an inspection would say, as far as a row tells.
+    fn from(row: Row) -> Self {
+        let time = |seconds| {
+            let at = chrono::DateTime::from_timestamp(seconds, 0).unwrap_or_default();
+            at.to_rfc3339()
+        };
+        Inspect {
+            id: row.id,
+            image_name: row.image,
+            state: State {
+                status: row.state,
+                oom_killed: false,
+                pid: row.pid,
+                conmon_pid: 0,
+                exit_code: row.exit_code,
+                started_at: time(row.started_at),
+                finished_at: time(row.exited_at),
+            },
+            config: Config {
+                labels: row.labels,
+                stop_signal: 0,
+            },
+            pid_file: String::new(),
+        }
+    }
 }
 
 /// One row of the answer to a delete.

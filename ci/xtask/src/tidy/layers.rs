@@ -139,7 +139,10 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// What tests of a crate may use although it is above: the suite is tested on its simulated arm.
-const UP_IN_TESTS: &[(&str, &str)] = &[("wavetank-conformance", "wavetank-sim-arm")];
+const UP_IN_TESTS: &[(&str, &str)] = &[
+    ("wavetank-conformance", "wavetank-sim-arm"),
+    ("wavetank-podman", "wavetank-fixtures"),
+];
 
 /// Crates in which nothing may depend on what is random, concurrent or bound to a machine.
 const DETERMINISTIC: &[&str] = &[
