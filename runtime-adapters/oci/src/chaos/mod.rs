@@ -19,6 +19,19 @@
 //! a rule is in force. `state`, `kill`, `exec` and `delete` are the real runtime's and about the
 //! real process.
 //!
+//! Seen with containerd 1.6.20, Podman 4.3.1 (conmon 2.1.6) and our own monitor:
+//!
+//! - `slow`, `fail`, `exit-before-start` (137), `wrong-exit-code` and `late-exit` are seen by all
+//!   three as the rule says.
+//! - `lost-exit`: containerd says `RUNNING`, Podman `Up`, our adapter running, for ever. Our forced
+//!   delete works.
+//! - `hang` of a kill: under containerd the task is `UNKNOWN` and further kills hang too, for the
+//!   shim does one thing at a time; under Podman and our adapter only that call hangs, and a stop
+//!   of ours kills without the runtime.
+//! - `lost-reply` has been tried under our adapter only, which finds out that a start took place.
+//!
+//! Podman makes up its containers' ids, so there `container` is best left out of a rule.
+//!
 //! Map: `rules` (the file), `command_line` (which container a call is about), `counters` (which
 //! call it is), `stand_in`.
 
@@ -45,6 +58,9 @@ pub const RULES_VARIABLE: &str = "WAVETANK_CHAOS_RULES";
 
 /// The real runtime where there are no rules.
 const DEFAULT_RUNTIME: &str = "runc";
+
+/// containerd reads no line of the log that has no time; which one does not matter.
+const NO_TIME: &str = "1970-01-01T00:00:00Z";
 
 /// The exit code of a call that we let fail, as runc has it.
 const FAILED: u8 = 1;
@@ -161,7 +177,7 @@ fn act(real: &Real, call: &Call, fault: &Fault) -> io::Result<ExitCode> {
 fn refuse(call: &Call, message: &str) -> ExitCode {
     if let Some(log) = &call.log {
         let line = if call.log_is_json {
-            serde_json::json!({ "level": "error", "msg": message, "time": "" }).to_string()
+            serde_json::json!({ "level": "error", "msg": message, "time": NO_TIME }).to_string()
         } else {
             format!("level=error msg={message:?}")
         };

@@ -245,6 +245,7 @@ fn rules_that_are_not_understood_stop_everything() {
         assert!(words.contains(part), "{words}");
     }
     let logged: Value = serde_json::from_slice(&fs::read(&log).expect("log")).expect("JSON");
+    assert!(logged["time"].as_str().is_some_and(|it| it.ends_with('Z')));
     assert!(
         logged["msg"]
             .as_str()
