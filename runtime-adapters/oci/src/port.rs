@@ -160,6 +160,9 @@ fn require(view: &View, wanted: &[ContainerStatus]) -> Result<()> {
     Err(RuntimeError::new(ErrorClass::FailedPrecondition, message))
 }
 
+/// How often a waiter looks again where nothing can wake it.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 /// How often a start is asked for again when the monitor dies over it.
 const START_TRIES: u32 = 3;
 
@@ -200,8 +203,10 @@ impl Shared {
                 Some(monitor) => Some(monitor),
                 None => view.process().map_err(failed)?,
             };
-            if let Some(handle) = handle {
-                ended(handle).await?;
+            match handle {
+                Some(handle) => ended(handle).await?,
+                // Ended, and the end cannot be recorded: a full disk perhaps.
+                None => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use wavetank_distribution::{Registries, sha256};
+use wavetank_oci::cgroup::Cgroup;
 use wavetank_oci::images::ImageStore;
 use wavetank_oci::{Config, MonitorProgram, OciRuntime};
 use wavetank_port::{
@@ -71,6 +72,16 @@ impl Bed {
     /// Removes all containers, so that nothing outlives the test.
     pub async fn close(self) {
         delete_all(&self.runtime).await;
+    }
+}
+
+impl Drop for Bed {
+    /// The control group around all containers is the adapter's to keep and ours to remove.
+    fn drop(&mut self) {
+        let around = config(self.folder.path(), Path::new("runc")).cgroup();
+        if let Ok(around) = Cgroup::open(&around) {
+            around.remove();
+        }
     }
 }
 
