@@ -1,6 +1,7 @@
 //! The adapter against a service that lies (`hostile`) and against a real one that is broken
-//! (`events`, `kills`).
+//! (`events`, `kills`) or ended (`ends`).
 
+mod ends;
 mod events;
 mod hostile;
 mod kills;
