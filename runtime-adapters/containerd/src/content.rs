@@ -1,15 +1,17 @@
 //! The content store: reading small blobs whole and verified, and storing what a registry sends.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use wavetank_distribution::{Blob, CONFIG_BYTES_MAX, Descriptor, Digest, Verifier, sha256};
 use wavetank_port::{ErrorClass, RuntimeError, runtime::Result};
 
 use crate::api::containerd::services::content::v1::{
-    DeleteContentRequest, Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction,
-    WriteContentRequest, WriteContentResponse,
+    DeleteContentRequest, Info, InfoRequest, ReadContentRequest, ReadContentResponse,
+    UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
 };
 use crate::daemon::Daemon;
 use crate::error::{error, failed, found};
@@ -53,23 +55,61 @@ async fn next_write(blob: &mut Blob) -> Result<Option<Vec<u8>>> {
 impl Daemon {
     /// A manifest or configuration, verified. `None` if it is absent or damaged.
     pub(crate) async fn read_content(&self, digest: &str) -> Result<Option<Vec<u8>>> {
+        let bytes = found(self.read_whole(digest).await)?;
+        Ok(bytes.filter(|it| is_digest_of(digest, it)))
+    }
+
+    /// At most [`CONFIG_BYTES_MAX`]: what is longer cannot have the digest of what we look for.
+    async fn read_whole(&self, digest: &str) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut stream = self.open_content(digest).await?;
+        while let Some(piece) = stream.message().await.map_err(failed(digest))? {
+            bytes.extend_from_slice(&piece.data);
+            if bytes.len() as u64 > CONFIG_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+
+    async fn open_content(&self, digest: &str) -> Result<Streaming<ReadContentResponse>> {
         let request = ReadContentRequest {
             digest: digest.to_owned(),
             ..ReadContentRequest::default()
         };
         let answer = self.connection.content().read(request).await;
-        let Some(answer) = found(answer.map_err(failed(digest)))? else {
-            return Ok(None);
-        };
-        let mut stream = answer.into_inner();
-        let mut bytes = Vec::new();
-        while let Some(piece) = stream.message().await.map_err(failed(digest))? {
-            bytes.extend_from_slice(&piece.data);
-            if bytes.len() as u64 > CONFIG_BYTES_MAX {
-                return Ok(None);
+        Ok(answer.map_err(failed(digest))?.into_inner())
+    }
+
+    /// True if a blob of any size is here and is not what its digest says.
+    async fn is_damaged(&self, digest: &Digest) -> Result<bool> {
+        let mut verifier = Verifier::new("content", digest)?;
+        let digest = digest.as_ref();
+        let read = async {
+            let mut stream = self.open_content(digest).await?;
+            while let Some(piece) = stream.message().await.map_err(failed(digest))? {
+                verifier.update(&piece.data);
             }
+            Ok(())
+        };
+        Ok(found(read.await)?.is_some() && verifier.finish().is_err())
+    }
+
+    /// Makes room for a blob that is stored and damaged, and says whether it was. Its bytes go only
+    /// with a garbage collection, and until then the daemon would take them for the blob.
+    pub(crate) async fn forget_damaged(self: &Arc<Self>, digest: &Digest) -> Result<bool> {
+        // One at a time, or one would delete what the other has just mended.
+        let _mending = self.mending.lock().await;
+        if !self.is_damaged(digest).await? {
+            return Ok(false);
         }
-        Ok(is_digest_of(digest, &bytes).then_some(bytes))
+        let request = DeleteContentRequest {
+            digest: digest.to_string(),
+        };
+        let answer = self.connection.content().delete(request).await;
+        found(answer.map_err(failed(digest.as_ref())))?;
+        Lease::begin(self).await?.discard().await?;
+        Ok(true)
     }
 
     pub(crate) async fn has_content(&self, digest: &Digest) -> Result<bool> {
@@ -78,15 +118,6 @@ impl Daemon {
         };
         let answer = self.connection.content().info(request).await;
         found(answer.map_err(failed(digest.as_ref()))).map(|it| it.is_some())
-    }
-
-    /// Forgets a blob, there or not. The next garbage collection removes its bytes.
-    pub(crate) async fn delete_content(&self, digest: &str) -> Result<()> {
-        let request = DeleteContentRequest {
-            digest: digest.to_owned(),
-        };
-        let answer = self.connection.content().delete(request).await;
-        found(answer.map_err(failed(digest))).map(drop)
     }
 
     /// Sets labels of a blob, for garbage collection to know what it refers to.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
 use wavetank_distribution::Client;
 use wavetank_port::{ContainerId, RuntimeError, runtime::Result};
 
@@ -24,6 +24,8 @@ pub(crate) struct Daemon {
     pub(crate) registry: Client,
     /// Whether the daemon has a Transfer service; asked once.
     pub(crate) transfers: OnceCell<bool>,
+    /// Held by who replaces damaged content.
+    pub(crate) mending: Mutex<()>,
 }
 
 impl Daemon {
@@ -33,6 +35,7 @@ impl Daemon {
             registry: Client::new(config.registries.clone()),
             config,
             transfers: OnceCell::new(),
+            mending: Mutex::new(()),
         })
     }
 

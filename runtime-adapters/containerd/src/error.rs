@@ -6,6 +6,9 @@
 use tonic::{Code, Status};
 use wavetank_port::{ErrorClass, RuntimeError};
 
+/// A directory is there that the snapshotter does not know; failing over it, it removes it.
+pub(crate) const LEFTOVER_SNAPSHOT: &str = "failed to rename: rename";
+
 /// Phrases of errors whose code says nothing, first match wins.
 const PHRASES: &[(&str, ErrorClass)] = &[
     // The kernel, through any plugin that writes.
@@ -31,6 +34,8 @@ const PHRASES: &[(&str, ErrorClass)] = &[
         ErrorClass::FailedPrecondition,
     ),
     ("cannot exec in a", ErrorClass::FailedPrecondition),
+    // The overlayfs snapshotter, after the daemon died between its directory and its database.
+    (LEFTOVER_SNAPSHOT, ErrorClass::Unavailable),
     // The daemon, asked about a shim that is dying, and tonic about a daemon that is.
     ("ttrpc: closed", ErrorClass::Unavailable),
     ("transport error", ErrorClass::Unavailable),

@@ -4,9 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prost_types::Timestamp;
+use wavetank_distribution::Digest;
 use wavetank_port::runtime::Result;
 
-use crate::api::containerd::services::leases::v1::{CreateRequest, DeleteRequest};
+use crate::api::containerd::services::leases::v1::{
+    AddResourceRequest, CreateRequest, DeleteRequest, Resource,
+};
 use crate::connection::Connection;
 use crate::daemon::Daemon;
 use crate::error::{broken, failed, found};
@@ -41,6 +44,27 @@ impl Lease {
             id,
             ended: false,
         })
+    }
+
+    /// Holds a blob that may be here already, or may come. Held first and looked for then, it
+    /// cannot go in between.
+    pub(crate) async fn hold_content(&self, digest: &Digest) -> Result<()> {
+        self.hold("content".to_owned(), digest.to_string()).await
+    }
+
+    /// The same for a snapshot.
+    pub(crate) async fn hold_snapshot(&self, key: &str) -> Result<()> {
+        let kind = format!("snapshots/{}", self.daemon.config.snapshotter);
+        self.hold(kind, key.to_owned()).await
+    }
+
+    async fn hold(&self, kind: String, id: String) -> Result<()> {
+        let request = AddResourceRequest {
+            id: self.id.clone(),
+            resource: Some(Resource { id, r#type: kind }),
+        };
+        let answer = self.daemon.connection.leases().add_resource(request).await;
+        answer.map(drop).map_err(failed("lease"))
     }
 
     /// Everything it held is referred to by something else now.

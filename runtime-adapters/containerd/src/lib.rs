@@ -44,6 +44,8 @@ mod deadline;
 mod error;
 mod events;
 mod exec;
+#[cfg(test)]
+mod hostile;
 mod images;
 mod lease;
 mod lifecycle;

@@ -58,13 +58,15 @@ impl Daemon {
         let created = self
             .create_held(&lease, &spec, &name, &config, &key, &parent)
             .await;
-        match created {
-            Ok(()) => lease.end().await,
-            Err(error) => {
-                self.remove_snapshot(&key).await?;
-                lease.end().await?;
-                Err(error)
-            }
+        let Err(error) = created else {
+            return lease.end().await;
+        };
+        // It may have been created although we were told otherwise, by a daemon that died before
+        // it could answer. Garbage collection knows whether its snapshot is used.
+        let _ = lease.discard().await;
+        match self.container(&spec.id).await {
+            Ok(container) if container.snapshot_key == key => Ok(()),
+            _ => Err(error),
         }
     }
 
@@ -127,21 +129,37 @@ impl Daemon {
         if observed.phase != Phase::Created {
             return Err(state_error(&id, "start", "it was started before"));
         }
-        let pid = match self.task(&id).await? {
-            // Left by a start that was cut off in the middle.
-            Some(task) if task.status() == Status::Created => task.pid,
-            _ => self.create_task(&observed).await?,
-        };
+        // What a start left that was cut off in the middle may not be whole.
+        if self.task(&id).await?.is_some() {
+            self.delete_task(&id).await?;
+        }
+        let pid = self.create_task(&observed).await?;
         let started = Started { at: now(), pid };
         self.set_label(&id, STARTED, &started.to_label()).await?;
-        if let Err(error) = self.start_task(&id).await {
-            self.set_label(&id, STARTED, "").await?;
-            self.delete_task(&id).await?;
+        if let Err(error) = self.start_task(&id).await
+            && !self.started_after_all(&id, &error).await?
+        {
             return Err(error);
         }
         observed.started = Some(started);
         observed.phase = Phase::Running { pid };
         Ok(observed.state())
+    }
+
+    /// Whether a start that failed with `error` was one all the same: a daemon may die before it
+    /// can answer. If it was none, the container is as before. If its shim is gone nobody can
+    /// know: then it counts as started, and its end as lost.
+    async fn started_after_all(&self, id: &ContainerId, error: &RuntimeError) -> Result<bool> {
+        let unsure = error.class == ErrorClass::Unavailable;
+        match self.task(id).await?.map(|it| it.status()) {
+            None => return Ok(false),
+            Some(Status::Created) => {}
+            Some(Status::Stopped) if !unsure => {}
+            Some(_) => return Ok(true),
+        }
+        self.set_label(id, STARTED, "").await?;
+        self.delete_task(id).await?;
+        Ok(false)
     }
 
     async fn create_task(&self, observed: &Observed) -> Result<u32> {
@@ -164,12 +182,13 @@ impl Daemon {
             let answer = self.connection.tasks().create(request.clone()).await;
             match answer.map_err(about(id)) {
                 Ok(answer) => return Ok(answer.into_inner().pid),
-                // The daemon still cleans up after an earlier container of this name, whose shim
-                // has died: it says that there is a task, and that there is none.
+                // There is a task, and there is none: a shim that is dying, or one that never got a
+                // container because the daemon died first. Deleting removes the latter.
                 Err(error)
                     if error.class == ErrorClass::AlreadyExists
                         && self.task(id).await?.is_none() =>
                 {
+                    let _ = self.remove_task(id).await;
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
                 Err(error) => return Err(error),
@@ -325,17 +344,24 @@ impl Daemon {
     /// Deletes the task, there or not. One that was created and never started is killed first.
     pub(crate) async fn delete_task(&self, id: &ContainerId) -> Result<()> {
         let Some(task) = self.task(id).await? else {
+            // A shim without a container is no task, and goes all the same. One that has died is
+            // in the daemon's hands.
+            let _ = self.remove_task(id).await;
             return Ok(());
         };
         if task.status() == Status::Created {
             found(self.signal(id, KILL).await)?;
             self.wait_for_task(id).await;
         }
+        found(self.remove_task(id).await).map(drop)
+    }
+
+    async fn remove_task(&self, id: &ContainerId) -> Result<()> {
         let request = DeleteTaskRequest {
             container_id: id.0.clone(),
         };
         let answer = self.connection.tasks().delete(request).await;
-        found(answer.map_err(about(id))).map(drop)
+        answer.map(drop).map_err(about(id))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::api::containerd::types::{Process, Status};
 use crate::cgroup::Hierarchies;
 use crate::daemon::Daemon;
 use crate::error::{error, failed, found};
-use crate::record::{ENDED, Record, Started, ended, ended_label, wall_time};
+use crate::record::{ENDED, EXTENSION, Record, Started, ended, ended_label, wall_time};
 
 /// How often a pair that changes under our eyes is read before we give up. Each time somebody
 /// else made progress, so that more than a few mean something is wrong.
@@ -74,7 +74,7 @@ enum Reading {
     Lost,
     /// The shim does not answer.
     Silent,
-    /// The task runs, but the record is from before its start.
+    /// The task has been started, and the record is from before that.
     Stale,
 }
 
@@ -91,7 +91,12 @@ fn read(container: &Container, task: Option<&Process>) -> Reading {
     };
     match task.status() {
         Status::Created => Reading::Phase(Phase::Created),
-        Status::Running | Status::Paused | Status::Pausing if started.is_none() => Reading::Stale,
+        // Whoever starts a process says so first.
+        Status::Running | Status::Paused | Status::Pausing | Status::Stopped
+            if started.is_none() =>
+        {
+            Reading::Stale
+        }
         Status::Running => Reading::Phase(Phase::Running { pid: task.pid }),
         Status::Paused | Status::Pausing => Reading::Phase(Phase::Paused { pid: task.pid }),
         Status::Stopped => Reading::Ended(task.clone()),
@@ -112,7 +117,7 @@ impl Daemon {
             let phase = match reading {
                 Reading::Phase(phase) => Some(phase),
                 Reading::Lost => settled.then_some(Phase::Exited(LOST)),
-                Reading::Stale => settled.then(|| foreign(task.as_ref())),
+                Reading::Stale => settled.then(|| not_started_by_us(&container, task.as_ref())),
                 Reading::Silent => Some(silent(&container)?),
                 Reading::Ended(process) => self.record_end(&container, &process).await?,
             };
@@ -144,10 +149,7 @@ impl Daemon {
             // One of its children may have been the victim: then it goes on, or ends otherwise.
             oom_killed: code == KILLED && oom_kills.unwrap_or(0) > 0,
         };
-        // A container that another client started is not ours to write on.
-        if Started::of(container).is_some()
-            && let Some(label) = ended_label(&exit)
-        {
+        if let Some(label) = ended_label(&exit) {
             self.set_label(&id, ENDED, &label).await?;
         }
         Ok(Some(Phase::Exited(exit)))
@@ -217,12 +219,22 @@ fn observed(container: Container, phase: Phase) -> Observed {
     }
 }
 
-/// A container that another client started: we did not write when.
-fn foreign(task: Option<&Process>) -> Phase {
-    let pid = task.map_or(0, |it| it.pid);
-    match task.map(Process::status) {
-        Some(Status::Running) => Phase::Running { pid },
-        _ => Phase::Paused { pid },
+/// A process that we did not start. In a container of ours it is what a create that was cut short
+/// left: runc's own, which ended without having become the container's. In another client's
+/// container it is what the daemon says.
+fn not_started_by_us(container: &Container, task: Option<&Process>) -> Phase {
+    let Some(task) = task.filter(|_| !container.extensions.contains_key(EXTENSION)) else {
+        return Phase::Created;
+    };
+    let pid = task.pid;
+    match task.status() {
+        Status::Running => Phase::Running { pid },
+        Status::Paused | Status::Pausing => Phase::Paused { pid },
+        _ => Phase::Exited(ExitStatus {
+            code: ExitCode::Known(i32::try_from(task.exit_status).unwrap_or(i32::MAX)),
+            exited_at: wall_time(task.exited_at.as_ref()),
+            oom_killed: false,
+        }),
     }
 }
 

@@ -102,11 +102,12 @@ impl Daemon {
     ) -> Result<Vec<u8>> {
         let descriptor = resolved.manifest.config();
         let digest = descriptor.digest().to_string();
+        lease.hold_content(descriptor.digest()).await?;
         if let Some(bytes) = self.read_content(&digest).await? {
             return Ok(bytes);
         }
         let bytes = repository.config(&resolved.manifest).await?;
-        self.forget_damaged(descriptor).await?;
+        self.forget_damaged(descriptor.digest()).await?;
         write(lease, descriptor, Source::Bytes(bytes)).await?;
         self.read_content(&digest)
             .await?
@@ -115,10 +116,11 @@ impl Daemon {
 
     async fn store_manifest(self: &Arc<Self>, lease: &Lease, resolved: &Resolved) -> Result<()> {
         let digest = resolved.descriptor.digest().to_string();
+        lease.hold_content(resolved.descriptor.digest()).await?;
         if self.read_content(&digest).await?.is_some() {
             return Ok(());
         }
-        self.forget_damaged(&resolved.descriptor).await?;
+        self.forget_damaged(resolved.descriptor.digest()).await?;
         let source = Source::Bytes(resolved.bytes.clone());
         write(lease, &resolved.descriptor, source).await?;
         let stored = self.read_content(&digest).await?;
@@ -139,14 +141,16 @@ impl Daemon {
             return Err(error(ErrorClass::Unavailable, message));
         }
         for (index, layer) in layers.iter().enumerate() {
+            lease.hold_snapshot(&chain[index]).await?;
             fetch(self, lease, repository, layer).await?;
             if self.has_snapshot(&chain[index]).await? {
                 continue;
             }
             let unpack = || self.unpack_layer(lease, &resolved.manifest, config, index);
-            if unpack().await.is_err() {
-                // What was stored before may be damaged: once more from the registry.
-                self.forget_damaged(layer).await?;
+            if let Err(error) = unpack().await {
+                if !self.forget_damaged(layer.digest()).await? {
+                    return Err(error);
+                }
                 fetch(self, lease, repository, layer).await?;
                 unpack().await?;
             }
@@ -178,16 +182,6 @@ impl Daemon {
         let label = format!("containerd.io/gc.ref.snapshot.{}", self.config.snapshotter);
         self.label_content(&of_config, [(label, top)]).await
     }
-
-    /// Makes room for a blob that is stored and damaged. Its bytes go only with a garbage
-    /// collection, and until then the daemon would take them for the blob.
-    async fn forget_damaged(self: &Arc<Self>, descriptor: &Descriptor) -> Result<()> {
-        if !self.has_content(descriptor.digest()).await? {
-            return Ok(());
-        }
-        self.delete_content(descriptor.digest().as_ref()).await?;
-        Lease::begin(self).await?.discard().await
-    }
 }
 
 /// Stores a layer's blob unless it is here.
@@ -197,6 +191,7 @@ async fn fetch(
     repository: &Repository,
     layer: &Descriptor,
 ) -> Result<()> {
+    lease.hold_content(layer.digest()).await?;
     if daemon.has_content(layer.digest()).await? {
         return Ok(());
     }

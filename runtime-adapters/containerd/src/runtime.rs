@@ -20,6 +20,7 @@ use crate::config::ContainerdConfig;
 use crate::daemon::Daemon;
 use crate::deadline::{bounded, finished};
 use crate::error::error;
+use crate::lease::Lease;
 use crate::lifecycle::state_error;
 
 /// containerd as a container runtime. Cheap to clone; clones share one connection.
@@ -34,6 +35,22 @@ impl Containerd {
         let daemon = Arc::new(Daemon::new(config)?);
         bounded("connect", within, daemon.create_namespace()).await?;
         Ok(Containerd { daemon })
+    }
+
+    /// Without asking the daemon anything.
+    #[cfg(test)]
+    pub(crate) fn unchecked(config: ContainerdConfig) -> Result<Self> {
+        let daemon = Arc::new(Daemon::new(config)?);
+        Ok(Containerd { daemon })
+    }
+
+    /// Makes the daemon remove what nothing refers to any more, which it otherwise does now and
+    /// then: file systems of deleted containers, content of removed images.
+    pub async fn collect_garbage(&self, within: Duration) -> Result<()> {
+        bounded("collect garbage", within, async {
+            Lease::begin(&self.daemon).await?.discard().await
+        })
+        .await
     }
 
     fn daemon(&self) -> Arc<Daemon> {

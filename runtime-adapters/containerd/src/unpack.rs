@@ -9,7 +9,7 @@ use crate::api::containerd::services::snapshots::v1::{
 };
 use crate::api::containerd::types;
 use crate::daemon::Daemon;
-use crate::error::{broken, error, failed, found};
+use crate::error::{LEFTOVER_SNAPSHOT, broken, error, failed, found};
 use crate::lease::Lease;
 
 /// The names of an image's snapshots, lowest first: each layer's digest chained with those below
@@ -59,8 +59,14 @@ impl Daemon {
             parent: parent.to_owned(),
             ..PrepareSnapshotRequest::default()
         };
-        let answer = lease.connection.snapshots().prepare(request).await;
-        Ok(answer.map_err(failed(key))?.into_inner().mounts)
+        let prepare = async || -> Result<Vec<types::Mount>> {
+            let answer = lease.connection.snapshots().prepare(request.clone()).await;
+            Ok(answer.map_err(failed(key))?.into_inner().mounts)
+        };
+        match prepare().await {
+            Err(error) if error.message.contains(LEFTOVER_SNAPSHOT) => prepare().await,
+            other => other,
+        }
     }
 
     /// Makes the snapshot of layer `index` from its blob. The ones below are there.

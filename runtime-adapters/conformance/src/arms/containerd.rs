@@ -188,6 +188,9 @@ impl Arm for ContainerdArm {
     }
 
     async fn resources(&self) -> Result<Resources, ArmError> {
+        // What the daemon will remove by itself is not left behind.
+        let collected = self.runtime.collect_garbage(WITHIN).await;
+        collected.map_err(harness)?;
         let daemon = self.daemon.lock().await;
         let audit = Audit {
             directory: self.directory.path(),
