@@ -134,16 +134,36 @@ impl Daemon {
             self.delete_task(&id).await?;
         }
         let pid = self.create_task(&observed).await?;
-        let started = Started { at: now(), pid };
+        let mut started = Started {
+            at: now(),
+            pid,
+            sure: true,
+        };
         self.set_label(&id, STARTED, &started.to_label()).await?;
-        if let Err(error) = self.start_task(&id).await
-            && !self.started_after_all(&id, &error).await?
-        {
-            return Err(error);
+        if let Err(error) = self.start_task(&id).await {
+            if error.class == ErrorClass::Unavailable {
+                started.sure = false;
+                self.note_unsure(&id, started).await?;
+            }
+            if !self.started_after_all(&id, &error).await? {
+                return Err(error);
+            }
         }
         observed.started = Some(started);
         observed.phase = Phase::Running { pid };
         Ok(observed.state())
+    }
+
+    /// Writes it down before anybody else can see an end: as soon as the daemon is back.
+    async fn note_unsure(&self, id: &ContainerId, started: Started) -> Result<()> {
+        loop {
+            match self.set_label(id, STARTED, &started.to_label()).await {
+                Err(error) if error.class == ErrorClass::Unavailable => {
+                    tokio::time::sleep(LOOK_AGAIN / 10).await;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Whether a start that failed with `error` was one all the same: a daemon may die before it

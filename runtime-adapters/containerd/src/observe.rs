@@ -14,7 +14,9 @@ use crate::api::containerd::types::{Process, Status};
 use crate::cgroup::Hierarchies;
 use crate::daemon::Daemon;
 use crate::error::{error, failed, found};
-use crate::record::{ENDED, EXTENSION, Record, Started, ended, ended_label, wall_time};
+use crate::record::{
+    ENDED, EXTENSION, RUNC_FAILED, Record, Started, ended, ended_label, wall_time,
+};
 
 /// How often a pair that changes under our eyes is read before we give up. Each time somebody
 /// else made progress, so that more than a few mean something is wrong.
@@ -143,8 +145,12 @@ impl Daemon {
             return Ok(None);
         }
         let code = i32::try_from(task.exit_status).unwrap_or(i32::MAX);
+        let sure = Started::of(container).is_none_or(|it| it.sure);
         let exit = ExitStatus {
-            code: ExitCode::Known(code),
+            code: match sure || code != RUNC_FAILED {
+                true => ExitCode::Known(code),
+                false => ExitCode::Unknown,
+            },
             exited_at: wall_time(task.exited_at.as_ref()),
             // One of its children may have been the victim: then it goes on, or ends otherwise.
             oom_killed: code == KILLED && oom_kills.unwrap_or(0) > 0,

@@ -14,7 +14,7 @@ use crate::api::containerd::services::containers::v1::Container;
 
 /// The extension's name; a change of its format changes the number.
 pub(crate) const EXTENSION: &str = "io.wavetank.container.v1";
-/// `<nanoseconds> <pid>`: written before the process runs.
+/// `<nanoseconds> <pid> <sure or unsure>`: written before the process runs.
 pub(crate) const STARTED: &str = "io.wavetank.started";
 /// `<code> <nanoseconds or -> <oom 0 or 1>`: written when its end is first seen.
 pub(crate) const ENDED: &str = "io.wavetank.ended";
@@ -39,7 +39,14 @@ pub(crate) struct Record {
 pub(crate) struct Started {
     pub at: WallTime,
     pub pid: u32,
+    /// False if the daemon died during the start: then the process may never have become the
+    /// container's own, and its end may be [`RUNC_FAILED`].
+    pub sure: bool,
 }
+
+/// How runc's own process ends when it is cut off before it becomes the container's: the pipe on
+/// which it waits for the start breaks, and it exits with this (measured on runc 1.1.5).
+pub(crate) const RUNC_FAILED: i32 = 1;
 
 impl Record {
     /// The record of `container`. One that is not ours is described by what containerd knows.
@@ -65,15 +72,17 @@ impl Record {
 
 impl Started {
     pub(crate) fn of(container: &Container) -> Option<Self> {
-        let (at, pid) = container.labels.get(STARTED)?.split_once(' ')?;
+        let mut words = container.labels.get(STARTED)?.split(' ');
         Some(Started {
-            at: WallTime(at.parse().ok()?),
-            pid: pid.parse().ok()?,
+            at: WallTime(words.next()?.parse().ok()?),
+            pid: words.next()?.parse().ok()?,
+            sure: words.next()? == "sure",
         })
     }
 
     pub(crate) fn to_label(self) -> String {
-        format!("{} {}", self.at.0, self.pid)
+        let sure = if self.sure { "sure" } else { "unsure" };
+        format!("{} {} {sure}", self.at.0, self.pid)
     }
 }
 
