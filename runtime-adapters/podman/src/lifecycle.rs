@@ -43,9 +43,12 @@ impl Service {
             Err(error) if error.class() == ErrorClass::AlreadyExists => {
                 // A service that died half-way through a create leaves a name in its storage that
                 // belongs to no container. A forced delete by name removes that.
-                let Err(Error::Refused { status: 404, .. }) = self.observe(&spec.id).await else {
-                    return Err(error);
-                };
+                match self.observe(&spec.id).await {
+                    Ok(_) => return Err(error),
+                    Err(unseen) if unseen.is_not_found() => {}
+                    // Nobody knows yet whether there is such a container.
+                    Err(unseen) => return Err(unseen),
+                }
                 self.send_delete(&spec.id, true).await?;
                 self.send_create(&body).await
             }
