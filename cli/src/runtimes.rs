@@ -4,6 +4,7 @@ use std::future::Future;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
+use tokio::signal::unix::{SignalKind, signal};
 use wavetank_conformance::Bench;
 use wavetank_conformance::arms::containerd::ContainerdBench;
 use wavetank_conformance::arms::oci::OciBench;
@@ -36,14 +37,27 @@ impl RuntimeName {
         }
     }
 
-    /// Runs `work` by the clock that the runtime lives by.
+    /// Runs `work` by the clock that the runtime lives by. Interrupted or terminated, it drops the
+    /// work, which ends the daemons and containers that it has started.
     pub fn block_on<T>(self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        let done = match self {
-            RuntimeName::Sim => block_on_virtual_time(work),
+        const NO_TOKIO: &str = "cannot start tokio";
+        match self {
+            RuntimeName::Sim => Ok(block_on_virtual_time(work).context(NO_TOKIO)?),
             RuntimeName::Containerd | RuntimeName::Podman | RuntimeName::Oci => {
-                tokio::runtime::Runtime::new().map(|runtime| runtime.block_on(work))
+                let runtime = tokio::runtime::Runtime::new().context(NO_TOKIO)?;
+                runtime.block_on(unless_interrupted(work))
             }
-        };
-        Ok(done.context("cannot start tokio")?)
+        }
     }
+}
+
+async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let name = tokio::select! {
+        done = work => return Ok(done),
+        _ = terminated.recv() => "SIGTERM",
+        _ = interrupted.recv() => "SIGINT",
+    };
+    Err(Failure::Harness(anyhow::anyhow!("ended by {name}")))
 }

@@ -10,8 +10,10 @@ use clap::Args;
 use wavetank_reports::{BenchRow, bench, exit_code, json};
 
 use super::bench_row::Measurement;
+use super::bench_runtime;
 use crate::failure::Failure;
 use crate::output::{self, ListFormat};
+use crate::runtimes::RuntimeName;
 
 /// Measure events and virtual seconds per second, and memory.
 #[derive(Args)]
@@ -21,39 +23,49 @@ pub struct BenchArguments {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "5,50,500"
+        default_value = "5,50,500,5000"
     )]
     agents: Vec<u32>,
     /// Managers of every cluster.
     #[arg(long, default_value_t = 3)]
     managers: u32,
-    /// Virtual seconds that each measurement runs for.
+    /// Virtual seconds of steady state that each measurement takes, after the start-up.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     virtual_seconds: u64,
     /// Measurements of each cluster; the best counts.
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
+    /// Measure this runtime instead of the engine: each step of a container's life, next to the
+    /// runtime's own command line.
+    #[arg(long, value_enum)]
+    #[arg(conflicts_with_all = ["agents", "managers", "virtual_seconds", "repeat"])]
+    runtime: Option<RuntimeName>,
+    /// Containers to measure a runtime with.
+    #[arg(long, value_name = "N", default_value_t = 200, requires = "runtime")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    lives: u32,
     /// How to print it.
     #[arg(long, value_enum, default_value = "table")]
     format: ListFormat,
 }
 
-/// Measures every cluster.
+/// Measures every cluster, or one runtime.
 pub fn run(arguments: &BenchArguments) -> Result<u8, Failure> {
+    if let Some(runtime) = arguments.runtime {
+        return bench_runtime::run(runtime, arguments.lives, arguments.format);
+    }
     if arguments.agents.is_empty() {
         return Err(Failure::NothingSelected("no cluster to measure".to_owned()));
     }
     let mut rows = Vec::new();
     for agents in &arguments.agents {
         let row = best(arguments, *agents)?;
-        if arguments.format == ListFormat::Json {
-            output::print(&json::line(&row)?)?;
-        }
         rows.push(row);
     }
-    if arguments.format == ListFormat::Table {
-        output::print(&bench::render(&rows, output::stdout_style()))?;
+    match arguments.format {
+        ListFormat::Json => output::print(&json::line(&rows)?)?,
+        ListFormat::Table => output::print(&bench::render(&rows, output::stdout_style()))?,
     }
     Ok(exit_code::PASS)
 }

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bench_row;
+pub mod bench_runtime;
 pub mod check;
 pub mod conformance;
 pub mod digests;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wavetank_fixtures::TestImage;
+use wavetank_fixtures::{Program, TestImage};
 use wavetank_port::{Capability, ContainerId, ContainerRuntime, ImageReference};
+
+use crate::latency::Peer;
 
 /// Why a case or a step of it could not be done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,6 +112,13 @@ pub trait Arm: Send + Sync {
 
     /// What there is now of everything that could leak.
     async fn resources(&self) -> Result<Resources, ArmError>;
+
+    /// The runtime's own command line on the same daemon, set to run `program` in a container; for
+    /// the comparison of speeds.
+    async fn peer(&self, program: &Program) -> Result<Option<Peer>, ArmError> {
+        let _ = program;
+        Ok(None)
+    }
 
     /// Ends and removes everything.
     async fn close(self: Box<Self>) -> Result<(), ArmError>;

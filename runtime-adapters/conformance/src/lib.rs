@@ -3,7 +3,8 @@
 //! Map: `cases` (the table and the bodies, by theme), `case` (what a case is and how one ends),
 //! `run` (each case on an arm of its own, with a deadline), `arm` (what a case may break around a
 //! runtime), `bed` (one case's ids and usual calls), `watch` (events, collected), `check` (what was
-//! expected and what came), `arms` (the real runtimes), `host` (whether this machine has them).
+//! expected and what came), `arms` (the real runtimes), `host` (whether this machine has them),
+//! `latency` (how long each step takes).
 //!
 //! A case is not applicable only where a runtime's capability table calls a capability missing.
 //! All waiting is by tokio's clock, so that a simulated runtime can be tested in virtual time.
@@ -15,6 +16,7 @@ pub mod case;
 pub mod cases;
 pub mod check;
 pub mod host;
+pub mod latency;
 pub mod run;
 pub mod watch;
 

@@ -31,13 +31,7 @@ impl Engine<'_> {
         let Some(name) = name else {
             return self.record(host, cause, payload).id;
         };
-        let preview = Event {
-            id: EventId(0),
-            at: self.now,
-            host,
-            cause: None,
-            payload,
-        };
+        let preview = self.preview(host, payload);
         self.trigger(
             name,
             Point::Before,
@@ -77,16 +71,20 @@ impl Engine<'_> {
                 notice: notice.clone(),
             };
             if let Some(name) = view::event_name(&payload) {
-                let event = Event {
-                    id: EventId(0),
-                    at: self.now,
-                    host,
-                    cause: None,
-                    payload,
-                };
-                let fields = view::event_fields(&event);
+                let fields = view::event_fields(&self.preview(host, payload));
                 self.trigger(name, Point::Before, host, &fields, EventId(0));
             }
+        }
+    }
+
+    /// An event that has not happened yet, as triggers look at it.
+    fn preview(&self, host: Option<NodeId>, payload: Payload) -> Event {
+        Event {
+            id: EventId(0),
+            at: self.now,
+            host,
+            cause: None,
+            payload,
         }
     }
 

@@ -34,6 +34,17 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("wavetank-model", &["wavetank-port"]),
     ("wavetank-core", &["wavetank-port", "wavetank-model"]),
+    (
+        "wavetank-node",
+        &[
+            "wavetank-port",
+            "wavetank-containerd",
+            "wavetank-podman",
+            "wavetank-oci",
+            "wavetank-model",
+            "wavetank-core",
+        ],
+    ),
     ("wavetank-trace", &["wavetank-port", "wavetank-model"]),
     (
         "wavetank-scenario",

@@ -10,14 +10,15 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use wavetank_containerd::{Containerd, ContainerdConfig};
-use wavetank_fixtures::TestImage;
 use wavetank_fixtures::daemon::containerd::{ContainerdDaemon, MONITOR};
 use wavetank_fixtures::daemon::process::Process;
 use wavetank_fixtures::daemon::resources::{self, Audit};
+use wavetank_fixtures::{Program, TestImage};
 use wavetank_port::{ContainerId, ContainerRuntime, ImageReference};
 
 use super::images::ArmImages;
 use crate::arm::{Arm, ArmError, RegistryFault, Resources};
+use crate::latency::Peer;
 use crate::run::Bench;
 
 /// How long the daemon may take for what an arm asks of it.
@@ -200,6 +201,18 @@ impl Arm for ContainerdArm {
         let mut counts = resources::count(&audit).map_err(harness)?;
         counts.extend(daemon.leftovers().map_err(harness)?);
         Ok(counts)
+    }
+
+    async fn peer(&self, program: &Program) -> Result<Option<Peer>, ArmError> {
+        let daemon = self.daemon.lock().await;
+        let image = self.image(TestImage::Tool);
+        let namespace = second(&self.namespace);
+        Ok(Some(Peer::ctr(
+            &daemon.socket(),
+            &namespace,
+            &image,
+            program,
+        )))
     }
 
     async fn close(self: Box<Self>) -> Result<(), ArmError> {

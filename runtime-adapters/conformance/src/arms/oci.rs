@@ -12,16 +12,17 @@ use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 use tempfile::TempDir;
-use wavetank_fixtures::TestImage;
 use wavetank_fixtures::daemon::process::{Process, mounts_below};
 use wavetank_fixtures::daemon::resources::{Audit, count};
 use wavetank_fixtures::daemon::sweep::{cgroups, end_processes, remove_cgroups, unmount_below};
+use wavetank_fixtures::{Program, TestImage};
 use wavetank_oci::record::ContainerFolder;
 use wavetank_oci::{Config, MonitorProgram, OciRuntime, monitor};
 use wavetank_port::{Capability, ContainerId, ContainerRuntime, ImageReference};
 
 use crate::arm::{Arm, ArmError, RegistryFault, Resources};
 use crate::arms::images::ArmImages;
+use crate::latency::Peer;
 use crate::run::Bench;
 
 /// The deadline of what the arm itself asks of the adapter.
@@ -285,6 +286,11 @@ impl Arm for OciArm {
             counts.insert(name.to_owned(), self.entries(name)?);
         }
         Ok(counts)
+    }
+
+    async fn peer(&self, program: &Program) -> Result<Option<Peer>, ArmError> {
+        let folder = self.folder.path().join("peer");
+        Peer::runc(&folder, program).map(Some).map_err(harness)
     }
 
     async fn close(self: Box<Self>) -> Result<(), ArmError> {

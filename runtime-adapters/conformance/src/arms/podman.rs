@@ -7,18 +7,19 @@ use async_trait::async_trait;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
-use wavetank_fixtures::TestImage;
 use wavetank_fixtures::daemon::podman::{MONITOR, PodmanDaemon, PodmanSettings};
 use wavetank_fixtures::daemon::process::{self, Process};
 use wavetank_fixtures::daemon::resources::{Audit, count};
 use wavetank_fixtures::program::PROGRAM_PATH;
 use wavetank_fixtures::test_image::NAME_PATH;
+use wavetank_fixtures::{Program, TestImage};
 use wavetank_podman::{Endpoint, Namespace, Podman, PodmanConfig};
 use wavetank_port::{ContainerId, ContainerRuntime, ImageReference};
 
 use crate::arm::{Arm, ArmError, RegistryFault, Resources};
 use crate::arms::images::ArmImages;
 use crate::bed::CALL;
+use crate::latency::Peer;
 use crate::run::Bench;
 
 /// The namespace under test, and the other one.
@@ -222,6 +223,12 @@ impl Arm for PodmanArm {
         let mut counts = count(&audit).map_err(harness)?;
         counts.extend(daemon.leftovers().map_err(harness)?);
         Ok(counts)
+    }
+
+    async fn peer(&self, program: &Program) -> Result<Option<Peer>, ArmError> {
+        let socket = self.daemon.lock().await.socket();
+        let image = self.image(TestImage::Tool);
+        Ok(Some(Peer::podman(&socket, &image, program)))
     }
 
     async fn close(self: Box<Self>) -> Result<(), ArmError> {
