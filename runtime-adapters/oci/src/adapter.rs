@@ -124,7 +124,14 @@ impl Shared {
     pub(crate) async fn settle(self: &Arc<Self>, mut view: View) -> Result<View> {
         let deadline = tokio::time::Instant::now() + RECORDED_WITHIN;
         while view.is_unsettled() {
-            let step = tokio::time::timeout_at(deadline, self.settle_once(&view)).await;
+            let nobody_else = !view.is_watched;
+            let step = match view.phase {
+                // It is for us to record the end, however slow the disk is.
+                Phase::Ending | Phase::Exited(_) if nobody_else => {
+                    Ok(self.conclude(&view.folder).await)
+                }
+                _ => tokio::time::timeout_at(deadline, self.settle_once(&view)).await,
+            };
             let id = view.record.spec.id.clone();
             view = self.look(&id).await?;
             match step {
@@ -147,8 +154,8 @@ impl Shared {
         }
         match view.phase {
             Phase::Created | Phase::Running => self.adopt(&view.folder).await,
-            Phase::Ending | Phase::Exited(_) => self.conclude(&view.folder).await,
-            Phase::HalfMade | Phase::Refused(_) => Ok(()),
+            // The monitor has left meanwhile: the next look shows what it recorded.
+            Phase::Ending | Phase::Exited(_) | Phase::HalfMade | Phase::Refused(_) => Ok(()),
         }
     }
 

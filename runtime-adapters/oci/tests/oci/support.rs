@@ -4,10 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 use wavetank_distribution::{Registries, sha256};
 use wavetank_oci::cgroup::Cgroup;
 use wavetank_oci::images::ImageStore;
+use wavetank_oci::record::ContainerFolder;
+use wavetank_oci::sealed::Sealed;
 use wavetank_oci::{Config, MonitorProgram, OciRuntime};
 use wavetank_port::{
     ContainerId, ContainerRuntime as _, ContainerSpec, ImageReference, ListFilter, Network,
@@ -76,8 +79,23 @@ impl Bed {
 }
 
 impl Drop for Bed {
-    /// The control group around all containers is the adapter's to keep and ours to remove.
+    /// Ends what a failed test has left, monitors first, and removes the control group around all
+    /// containers, which the adapter keeps. Best effort: the test has had its say.
     fn drop(&mut self) {
+        for container in entries(&self.folder.path().join("root/containers")) {
+            let folder = ContainerFolder::at(container.into());
+            let Ok(facts) = folder.facts() else { continue };
+            if let Some(monitor) = facts.monitor.valid() {
+                let _ = monitor.kill();
+            }
+            let _ = unmount(folder.rootfs(), UnmountFlags::DETACH);
+            if let Ok(Some(record)) = folder.record().map(Sealed::valid)
+                && let Ok(cgroup) = Cgroup::open(&record.cgroup)
+            {
+                let _ = cgroup.kill_all();
+                cgroup.remove();
+            }
+        }
         let around = config(self.folder.path(), Path::new("runc")).cgroup();
         if let Ok(around) = Cgroup::open(&around) {
             around.remove();
