@@ -26,12 +26,20 @@ async fn podman_passes_every_case_that_applies() {
 /// Whose turn it is.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// False where the runtime is absent, which is said; where it may not be absent, a failure.
+pub fn usable(bench: &dyn Bench) -> bool {
+    let Some(problem) = prerequisites(bench.runtime()).problem() else {
+        return true;
+    };
+    let required = std::env::var_os(REQUIRE).is_some_and(|value| !value.is_empty());
+    assert!(!required, "{} is required: {problem}", bench.runtime());
+    eprintln!("skipped: no {}: {problem}", bench.runtime());
+    false
+}
+
 async fn passes(bench: &dyn Bench) {
     let _turn = TURN.lock().await;
-    if let Some(problem) = prerequisites(bench.runtime()).problem() {
-        let required = std::env::var_os(REQUIRE).is_some_and(|value| !value.is_empty());
-        assert!(!required, "{} is required: {problem}", bench.runtime());
-        eprintln!("skipped: no {}: {problem}", bench.runtime());
+    if !usable(bench) {
         return;
     }
     let mut failed = Vec::new();
