@@ -163,11 +163,7 @@ fn a_benchmark_has_a_row_per_cluster() -> Result<(), Box<dyn std::error::Error>>
         "json",
     ])?;
     assert_eq!(said.code, Some(0), "{}", said.err);
-    let rows: Vec<serde_json::Value> = said
-        .out
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()?;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&said.out)?;
     let agents: Vec<&serde_json::Value> = rows.iter().map(|row| &row["agents"]).collect();
     assert_eq!(agents, [1, 3]);
     assert!(
