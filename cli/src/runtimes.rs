@@ -9,6 +9,7 @@ use wavetank_conformance::Bench;
 use wavetank_conformance::arms::containerd::ContainerdBench;
 use wavetank_conformance::arms::oci::OciBench;
 use wavetank_conformance::arms::podman::PodmanBench;
+use wavetank_conformance::host::prerequisites;
 use wavetank_sim_arm::{SimBench, block_on_virtual_time};
 
 use crate::failure::Failure;
@@ -27,6 +28,18 @@ pub enum RuntimeName {
 }
 
 impl RuntimeName {
+    /// Makes its arms, if this machine has what the runtime needs.
+    pub fn usable_bench(self) -> Result<&'static dyn Bench, Failure> {
+        let bench = self.bench();
+        match prerequisites(bench.runtime()).problem() {
+            None => Ok(bench),
+            Some(problem) => Err(Failure::Harness(anyhow::anyhow!(
+                "{} cannot be used here: {problem} (`wavetank doctor` says more)",
+                bench.runtime()
+            ))),
+        }
+    }
+
     /// Makes its arms.
     pub fn bench(self) -> &'static dyn Bench {
         match self {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use wavetank_conformance::ArmError;
 use wavetank_conformance::latency::{Latencies, Samples, Step, measure, median, quantile};
-use wavetank_conformance::{ArmError, host};
 use wavetank_reports::{exit_code, json, table};
 
 use crate::failure::Failure;
@@ -26,13 +26,7 @@ struct Row {
 
 /// Measures one runtime.
 pub fn run(runtime: RuntimeName, lives: u32, format: ListFormat) -> Result<u8, Failure> {
-    let bench = runtime.bench();
-    if let Some(problem) = host::prerequisites(bench.runtime()).problem() {
-        return Err(Failure::Harness(anyhow::anyhow!(
-            "{} cannot be used here: {problem} (`wavetank doctor` says more)",
-            bench.runtime()
-        )));
-    }
+    let bench = runtime.usable_bench()?;
     let measured: Result<Latencies, ArmError> = runtime.block_on(async {
         let arm = bench.arm().await?;
         let measured = measure(arm.as_ref(), lives).await;

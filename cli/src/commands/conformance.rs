@@ -6,7 +6,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
-use wavetank_conformance::{CASES, Case, CaseResult, Outcome, host, run_case};
+use wavetank_conformance::{CASES, Case, CaseResult, Outcome, run_case};
 use wavetank_reports::{exit_code, figures, json, table};
 
 use crate::failure::Failure;
@@ -54,13 +54,7 @@ struct Row<'a> {
 /// Runs the selected cases one after another.
 pub fn run(arguments: &ConformanceArguments) -> Result<u8, Failure> {
     let cases = select(&arguments.cases)?;
-    let bench = arguments.runtime.bench();
-    if let Some(problem) = host::prerequisites(bench.runtime()).problem() {
-        return Err(Failure::Harness(anyhow::anyhow!(
-            "{} cannot be used here: {problem} (`wavetank doctor` says more)",
-            bench.runtime()
-        )));
-    }
+    let bench = arguments.runtime.usable_bench()?;
     let progress = progress(cases.len());
     let mut results = Vec::new();
     for case in cases {

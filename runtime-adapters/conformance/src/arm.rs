@@ -46,23 +46,16 @@ pub enum RegistryFault {
 /// else this runtime makes. Two equal counts are no leak.
 pub type Resources = BTreeMap<String, u64>;
 
-/// One runtime under test. Each case gets a fresh arm; [`Arm::close`] removes all that it made.
-#[async_trait]
-pub trait Arm: Send + Sync {
-    /// The runtime, as a caller gets it.
-    fn runtime(&self) -> Arc<dyn ContainerRuntime>;
-
-    /// A second client with a namespace or root of its own.
-    async fn other_namespace(&self) -> Result<Arc<dyn ContainerRuntime>, ArmError>;
-
-    /// The name under which the arm's registry serves a test image, with tag. The tag `latest`
-    /// names the same content there.
+/// The registry of an arm: what it serves, and what it does wrong.
+pub trait Images: Send + Sync {
+    /// The name under which the registry serves a test image, with tag. The tag `latest` names the
+    /// same content there.
     fn image(&self, image: TestImage) -> ImageReference;
 
     /// The same with its digest.
     fn image_by_digest(&self, image: TestImage) -> ImageReference;
 
-    /// A name that no registry serves, on the arm's registry.
+    /// A name that no registry serves, on this one.
     fn missing_image(&self) -> ImageReference;
 
     /// A name on a registry that refuses connections.
@@ -72,15 +65,24 @@ pub trait Arm: Send + Sync {
     fn private_image(&self) -> ImageReference;
 
     /// Makes the registry fail for `image` from now on; `None` heals it.
-    async fn set_registry_fault(
-        &self,
-        image: TestImage,
-        fault: Option<RegistryFault>,
-    ) -> Result<(), ArmError>;
+    fn set_registry_fault(&self, image: TestImage, fault: Option<RegistryFault>);
 
     /// How many requests for layers of `image` the registry has had. Its configuration is left out:
     /// it is small, and Podman fetches it whenever it asks for the manifest.
-    async fn blob_requests(&self, image: TestImage) -> Result<u64, ArmError>;
+    fn blob_requests(&self, image: TestImage) -> u64;
+}
+
+/// One runtime under test. Each case gets a fresh arm; [`Arm::close`] removes all that it made.
+#[async_trait]
+pub trait Arm: Send + Sync {
+    /// The runtime, as a caller gets it.
+    fn runtime(&self) -> Arc<dyn ContainerRuntime>;
+
+    /// A second client with a namespace or root of its own.
+    async fn other_namespace(&self) -> Result<Arc<dyn ContainerRuntime>, ArmError>;
+
+    /// The arm's registry.
+    fn images(&self) -> &dyn Images;
 
     /// Damages what the runtime stored of `image`, as a torn write would.
     async fn corrupt_local_image(&self, image: TestImage) -> Result<(), ArmError>;

@@ -74,7 +74,7 @@ impl<'a> Bed<'a> {
     /// Pulls a test image by its tag.
     pub async fn pull(&self, image: TestImage) -> Check<Image> {
         self.runtime
-            .pull(&PullRequest::of(self.arm.image(image)), CALL)
+            .pull(&PullRequest::of(self.arm.images().image(image)), CALL)
             .await
             .works("pull")
     }
@@ -83,7 +83,7 @@ impl<'a> Bed<'a> {
     pub fn spec(&self, name: &str, image: TestImage) -> ContainerSpec {
         ContainerSpec {
             id: self.id(name),
-            image: self.arm.image(image),
+            image: self.arm.images().image(image),
             command: Vec::new(),
             environment: BTreeMap::new(),
             labels: BTreeMap::new(),

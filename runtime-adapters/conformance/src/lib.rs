@@ -20,7 +20,7 @@ pub mod latency;
 pub mod run;
 pub mod watch;
 
-pub use arm::{Arm, ArmError, RegistryFault, Resources};
+pub use arm::{Arm, ArmError, Images, RegistryFault, Resources};
 pub use bed::Bed;
 pub use case::{Case, CaseResult, Outcome};
 pub use cases::{CASES, case};

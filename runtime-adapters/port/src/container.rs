@@ -94,6 +94,24 @@ pub struct ContainerSpec {
     pub network: Network,
 }
 
+impl ContainerSpec {
+    /// A container that runs what its image runs, without labels, limits or volumes.
+    pub fn of(id: ContainerId, image: ImageReference) -> Self {
+        ContainerSpec {
+            id,
+            image,
+            command: Vec::new(),
+            environment: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            memory_bytes_max: None,
+            cpu_millis_max: None,
+            volumes: Vec::new(),
+            stop_signal: None,
+            network: Network::default(),
+        }
+    }
+}
+
 /// What of the network a container sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use wavetank_conformance::{Arm, ArmError, RegistryFault, Resources, TestImage};
+use wavetank_conformance::{Arm, ArmError, Images, RegistryFault, Resources, TestImage};
 use wavetank_fixtures::registry::{PASSWORD, USER};
 use wavetank_model::NodeId;
 use wavetank_port::{ContainerId, ContainerRuntime, Credentials, ErrorClass, ImageReference};
@@ -144,18 +144,7 @@ fn effect(fault: RegistryFault) -> RegistryEffect {
     }
 }
 
-#[async_trait]
-impl Arm for SimArm {
-    fn runtime(&self) -> Arc<dyn ContainerRuntime> {
-        Arc::clone(&self.machine) as Arc<dyn ContainerRuntime>
-    }
-
-    async fn other_namespace(&self) -> Result<Arc<dyn ContainerRuntime>, ArmError> {
-        let other = machine(2, &self.registry);
-        lock(&self.others).push(Arc::clone(&other));
-        Ok(other)
-    }
-
+impl Images for SimArm {
     fn image(&self, image: TestImage) -> ImageReference {
         named(image.name())
     }
@@ -177,11 +166,7 @@ impl Arm for SimArm {
         named("private")
     }
 
-    async fn set_registry_fault(
-        &self,
-        image: TestImage,
-        fault: Option<RegistryFault>,
-    ) -> Result<(), ArmError> {
+    fn set_registry_fault(&self, image: TestImage, fault: Option<RegistryFault>) {
         let number = fault_number(image);
         self.registry().remove_rules(number);
         self.machine
@@ -194,11 +179,27 @@ impl Arm for SimArm {
                 count: None,
             });
         }
-        Ok(())
     }
 
-    async fn blob_requests(&self, image: TestImage) -> Result<u64, ArmError> {
-        Ok(self.registry().fetched(&self.image(image)))
+    fn blob_requests(&self, image: TestImage) -> u64 {
+        self.registry().fetched(&self.image(image))
+    }
+}
+
+#[async_trait]
+impl Arm for SimArm {
+    fn runtime(&self) -> Arc<dyn ContainerRuntime> {
+        Arc::clone(&self.machine) as Arc<dyn ContainerRuntime>
+    }
+
+    async fn other_namespace(&self) -> Result<Arc<dyn ContainerRuntime>, ArmError> {
+        let other = machine(2, &self.registry);
+        lock(&self.others).push(Arc::clone(&other));
+        Ok(other)
+    }
+
+    fn images(&self) -> &dyn Images {
+        self
     }
 
     async fn corrupt_local_image(&self, image: TestImage) -> Result<(), ArmError> {

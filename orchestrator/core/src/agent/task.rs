@@ -90,39 +90,27 @@ impl Task {
     /// a new one, or one whose record is lost. Counting on from what managers know is what keeps
     /// them from taking news for repetition; what really became of it is looked up.
     pub fn assigned(mut assignment: Assignment, now: Instant) -> Self {
-        if let Some(status) = assignment.reported.take() {
-            let durable = DurableTask {
-                assignment,
-                listed: true,
-                restarts: status.attempt.saturating_sub(1),
-                status,
-                unacknowledged: Vec::new(),
-                ending: None,
-                stop_requested: false,
-            };
-            let mut task = Task::recovered(durable, now);
-            task.dirty = true;
-            return task;
-        }
-        let mut status = TaskStatus::pending();
-        status.state = TaskState::Assigned;
+        let reported = assignment.reported.take();
+        let is_lost = reported.is_some();
+        let status = reported.unwrap_or_else(|| TaskStatus {
+            state: TaskState::Assigned,
+            ..TaskStatus::pending()
+        });
         let durable = DurableTask {
             assignment,
             listed: true,
+            restarts: status.attempt.saturating_sub(1),
             status,
-            restarts: 0,
             unacknowledged: Vec::new(),
             ending: None,
             stop_requested: false,
         };
-        Task {
-            durable,
-            tracker: Tracker::new(Container::Absent, now),
-            dirty: true,
-            has_news: false,
-            wake_at: now,
-            sighted_in: 0,
-        }
+        let mut task = match is_lost {
+            true => Task::recovered(durable, now),
+            false => Task::tracked(durable, Tracker::new(Container::Absent, now), now),
+        };
+        task.dirty = true;
+        task
     }
 
     /// A task from before the agent started. Its container is looked up, if there can be one.
@@ -142,12 +130,15 @@ impl Task {
         if durable.status.state == TaskState::Running {
             tracker.health = Health::begin(durable.assignment.spec.health.as_ref(), now);
         }
-        let has_news = !durable.unacknowledged.is_empty();
+        Task::tracked(durable, tracker, now)
+    }
+
+    fn tracked(durable: DurableTask, tracker: Tracker, now: Instant) -> Self {
         Task {
+            has_news: !durable.unacknowledged.is_empty(),
             durable,
             tracker,
             dirty: false,
-            has_news,
             wake_at: now,
             sighted_in: 0,
         }

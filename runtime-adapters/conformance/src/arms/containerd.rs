@@ -14,10 +14,10 @@ use wavetank_fixtures::daemon::containerd::{ContainerdDaemon, MONITOR};
 use wavetank_fixtures::daemon::process::Process;
 use wavetank_fixtures::daemon::resources::{self, Audit};
 use wavetank_fixtures::{Program, TestImage};
-use wavetank_port::{ContainerId, ContainerRuntime, ImageReference};
+use wavetank_port::{ContainerId, ContainerRuntime};
 
 use super::images::ArmImages;
-use crate::arm::{Arm, ArmError, RegistryFault, Resources};
+use crate::arm::{Arm, ArmError, Images, Resources};
 use crate::latency::Peer;
 use crate::run::Bench;
 
@@ -109,37 +109,8 @@ impl Arm for ContainerdArm {
         Ok(Arc::new(connect(&daemon, &second(&self.namespace)).await?))
     }
 
-    fn image(&self, image: TestImage) -> ImageReference {
-        self.images.image(image)
-    }
-
-    fn image_by_digest(&self, image: TestImage) -> ImageReference {
-        self.images.image_by_digest(image)
-    }
-
-    fn missing_image(&self) -> ImageReference {
-        self.images.missing_image()
-    }
-
-    fn unreachable_image(&self) -> ImageReference {
-        self.images.unreachable_image()
-    }
-
-    fn private_image(&self) -> ImageReference {
-        self.images.private_image()
-    }
-
-    async fn set_registry_fault(
-        &self,
-        image: TestImage,
-        fault: Option<RegistryFault>,
-    ) -> Result<(), ArmError> {
-        self.images.set_fault(image, fault);
-        Ok(())
-    }
-
-    async fn blob_requests(&self, image: TestImage) -> Result<u64, ArmError> {
-        Ok(self.images.blob_requests(image))
+    fn images(&self) -> &dyn Images {
+        &self.images
     }
 
     async fn corrupt_local_image(&self, image: TestImage) -> Result<(), ArmError> {
@@ -205,7 +176,7 @@ impl Arm for ContainerdArm {
 
     async fn peer(&self, program: &Program) -> Result<Option<Peer>, ArmError> {
         let daemon = self.daemon.lock().await;
-        let image = self.image(TestImage::Tool);
+        let image = self.images.image(TestImage::Tool);
         let namespace = second(&self.namespace);
         Ok(Some(Peer::ctr(
             &daemon.socket(),

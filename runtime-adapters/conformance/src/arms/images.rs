@@ -6,7 +6,7 @@ use wavetank_fixtures::registry::{PRIVATE_REPOSITORY, TEST_TAG, UNREACHABLE_HOST
 use wavetank_fixtures::{Fault, Registry, RequestKind, Rule, TestImage};
 use wavetank_port::ImageReference;
 
-use crate::arm::{ArmError, RegistryFault};
+use crate::arm::{ArmError, Images, RegistryFault};
 
 /// A registry of an arm's own on a free port of the loopback. It ends when this is dropped.
 #[derive(Debug)]
@@ -35,36 +35,32 @@ impl ArmImages {
     pub fn host(&self) -> String {
         self.registry.host()
     }
+}
 
-    /// See [`crate::arm::Arm::image`].
-    pub fn image(&self, image: TestImage) -> ImageReference {
+impl Images for ArmImages {
+    fn image(&self, image: TestImage) -> ImageReference {
         self.registry.test_image(image)
     }
 
-    /// See [`crate::arm::Arm::image_by_digest`].
-    pub fn image_by_digest(&self, image: TestImage) -> ImageReference {
+    fn image_by_digest(&self, image: TestImage) -> ImageReference {
         // Every test image was published when the registry was started.
         self.by_digest[&image].clone()
     }
 
-    /// See [`crate::arm::Arm::missing_image`].
-    pub fn missing_image(&self) -> ImageReference {
+    fn missing_image(&self) -> ImageReference {
         self.registry.reference("wavetank/missing", TEST_TAG)
     }
 
-    /// See [`crate::arm::Arm::unreachable_image`].
-    pub fn unreachable_image(&self) -> ImageReference {
+    fn unreachable_image(&self) -> ImageReference {
         let repository = repository(TestImage::Normal);
         ImageReference(format!("{UNREACHABLE_HOST}/{repository}:{TEST_TAG}"))
     }
 
-    /// See [`crate::arm::Arm::private_image`].
-    pub fn private_image(&self) -> ImageReference {
+    fn private_image(&self) -> ImageReference {
         self.registry.reference(PRIVATE_REPOSITORY, TEST_TAG)
     }
 
-    /// See [`crate::arm::Arm::set_registry_fault`].
-    pub fn set_fault(&self, image: TestImage, fault: Option<RegistryFault>) {
+    fn set_registry_fault(&self, image: TestImage, fault: Option<RegistryFault>) {
         let repository = repository(image);
         self.registry.clear_rules(&repository);
         if let Some(fault) = fault {
@@ -73,8 +69,7 @@ impl ArmImages {
         }
     }
 
-    /// See [`crate::arm::Arm::blob_requests`].
-    pub fn blob_requests(&self, image: TestImage) -> u64 {
+    fn blob_requests(&self, image: TestImage) -> u64 {
         self.registry
             .requests(&repository(image), RequestKind::Layer)
     }
@@ -98,7 +93,7 @@ fn served(fault: RegistryFault) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use super::ArmImages;
+    use super::{ArmImages, Images as _};
     use wavetank_fixtures::TestImage;
 
     #[tokio::test]

@@ -18,9 +18,9 @@ use wavetank_fixtures::daemon::sweep::{cgroups, end_processes, remove_cgroups, u
 use wavetank_fixtures::{Program, TestImage};
 use wavetank_oci::record::ContainerFolder;
 use wavetank_oci::{Config, MonitorProgram, OciRuntime, monitor};
-use wavetank_port::{Capability, ContainerId, ContainerRuntime, ImageReference};
+use wavetank_port::{Capability, ContainerId, ContainerRuntime};
 
-use crate::arm::{Arm, ArmError, RegistryFault, Resources};
+use crate::arm::{Arm, ArmError, Images, Resources};
 use crate::arms::images::ArmImages;
 use crate::latency::Peer;
 use crate::run::Bench;
@@ -163,41 +163,10 @@ impl Arm for OciArm {
         Ok(Arc::new(open(config).await?))
     }
 
-    fn image(&self, image: TestImage) -> ImageReference {
-        self.images.image(image)
+    fn images(&self) -> &dyn Images {
+        &self.images
     }
 
-    fn image_by_digest(&self, image: TestImage) -> ImageReference {
-        self.images.image_by_digest(image)
-    }
-
-    fn missing_image(&self) -> ImageReference {
-        self.images.missing_image()
-    }
-
-    fn unreachable_image(&self) -> ImageReference {
-        self.images.unreachable_image()
-    }
-
-    fn private_image(&self) -> ImageReference {
-        self.images.private_image()
-    }
-
-    async fn set_registry_fault(
-        &self,
-        image: TestImage,
-        fault: Option<RegistryFault>,
-    ) -> Result<(), ArmError> {
-        self.images.set_fault(image, fault);
-        Ok(())
-    }
-
-    async fn blob_requests(&self, image: TestImage) -> Result<u64, ArmError> {
-        Ok(self.images.blob_requests(image))
-    }
-
-    /// Cuts every manifest and configuration in half: which of them are this image's is the
-    /// adapter's business.
     async fn corrupt_local_image(&self, _image: TestImage) -> Result<(), ArmError> {
         let blobs = self.config().root.join("images/blobs");
         for item in fs::read_dir(blobs).map_err(harness)? {

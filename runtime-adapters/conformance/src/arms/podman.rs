@@ -14,9 +14,9 @@ use wavetank_fixtures::program::PROGRAM_PATH;
 use wavetank_fixtures::test_image::NAME_PATH;
 use wavetank_fixtures::{Program, TestImage};
 use wavetank_podman::{Endpoint, Namespace, Podman, PodmanConfig};
-use wavetank_port::{ContainerId, ContainerRuntime, ImageReference};
+use wavetank_port::{ContainerId, ContainerRuntime};
 
-use crate::arm::{Arm, ArmError, RegistryFault, Resources};
+use crate::arm::{Arm, ArmError, Images, Resources};
 use crate::arms::images::ArmImages;
 use crate::bed::CALL;
 use crate::latency::Peer;
@@ -131,37 +131,8 @@ impl Arm for PodmanArm {
         Ok(Arc::new(other))
     }
 
-    fn image(&self, image: TestImage) -> ImageReference {
-        self.images.image(image)
-    }
-
-    fn image_by_digest(&self, image: TestImage) -> ImageReference {
-        self.images.image_by_digest(image)
-    }
-
-    fn missing_image(&self) -> ImageReference {
-        self.images.missing_image()
-    }
-
-    fn unreachable_image(&self) -> ImageReference {
-        self.images.unreachable_image()
-    }
-
-    fn private_image(&self) -> ImageReference {
-        self.images.private_image()
-    }
-
-    async fn set_registry_fault(
-        &self,
-        image: TestImage,
-        fault: Option<RegistryFault>,
-    ) -> Result<(), ArmError> {
-        self.images.set_fault(image, fault);
-        Ok(())
-    }
-
-    async fn blob_requests(&self, image: TestImage) -> Result<u64, ArmError> {
-        Ok(self.images.blob_requests(image))
+    fn images(&self) -> &dyn Images {
+        &self.images
     }
 
     async fn corrupt_local_image(&self, image: TestImage) -> Result<(), ArmError> {
@@ -227,7 +198,7 @@ impl Arm for PodmanArm {
 
     async fn peer(&self, program: &Program) -> Result<Option<Peer>, ArmError> {
         let socket = self.daemon.lock().await.socket();
-        let image = self.image(TestImage::Tool);
+        let image = self.images.image(TestImage::Tool);
         Ok(Some(Peer::podman(&socket, &image, program)))
     }
 

@@ -22,14 +22,14 @@ const FEW_BYTES: u64 = 1_000;
 /// 1
 pub async fn by_tag(bed: &Bed<'_>) -> Check {
     let pulled = bed.pull(TestImage::Normal).await?;
-    let name = bed.arm.image(TestImage::Normal);
+    let name = bed.arm.images().image(TestImage::Normal);
     same("the image's name", &pulled.reference, &name)?;
     let hex = pulled.digest.strip_prefix("sha256:").unwrap_or_default();
     holds(
         hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
         || format!("not a digest: {}", pulled.digest),
     )?;
-    let by_digest = bed.arm.image_by_digest(TestImage::Normal);
+    let by_digest = bed.arm.images().image_by_digest(TestImage::Normal);
     holds(by_digest.0.ends_with(&pulled.digest), || {
         format!(
             "the registry has {by_digest}, the pull said {}",
@@ -40,7 +40,7 @@ pub async fn by_tag(bed: &Bed<'_>) -> Check {
 
 /// 2
 pub async fn without_tag(bed: &Bed<'_>) -> Check {
-    let tagged = bed.arm.image(TestImage::Normal);
+    let tagged = bed.arm.images().image(TestImage::Normal);
     let request = PullRequest::of(untagged(&tagged));
     let pulled = bed.runtime.pull(&request, CALL).await.works("pull")?;
     let latest = ImageReference(format!("{}:latest", request.image));
@@ -56,7 +56,7 @@ pub async fn without_tag(bed: &Bed<'_>) -> Check {
 
 /// 3
 pub async fn by_digest(bed: &Bed<'_>) -> Check {
-    let request = PullRequest::of(bed.arm.image_by_digest(TestImage::Normal));
+    let request = PullRequest::of(bed.arm.images().image_by_digest(TestImage::Normal));
     let pulled = bed.runtime.pull(&request, CALL).await.works("pull")?;
     same("the image's name", &pulled.reference, &request.image)?;
     let mut spec = bed.spec("a", TestImage::Normal);
@@ -71,21 +71,21 @@ pub async fn by_digest(bed: &Bed<'_>) -> Check {
 pub async fn twice(bed: &Bed<'_>) -> Check {
     let first = bed.pull(TestImage::Normal).await?;
     let images = bed.images().await?;
-    let fetched = bed.arm.blob_requests(TestImage::Normal).await?;
+    let fetched = bed.arm.images().blob_requests(TestImage::Normal);
     let second = bed.pull(TestImage::Normal).await?;
     same("the second pull", second, first.clone())?;
     let always = request(bed, TestImage::Normal, PullPolicy::Always);
     let third = bed.runtime.pull(&always, CALL).await.works("pull")?;
     same("the third pull", third, first)?;
     same("the images", bed.images().await?, images)?;
-    let now = bed.arm.blob_requests(TestImage::Normal).await?;
+    let now = bed.arm.images().blob_requests(TestImage::Normal);
     same("blobs fetched", now, fetched)
 }
 
 /// 5
 pub async fn missing(bed: &Bed<'_>) -> Check {
-    let absent = bed.arm.missing_image();
-    let no_tag = untagged(&bed.arm.image(TestImage::Normal));
+    let absent = bed.arm.images().missing_image();
+    let no_tag = untagged(&bed.arm.images().image(TestImage::Normal));
     let no_tag = ImageReference(format!("{no_tag}:no-such-tag"));
     let before = bed.images().await?;
     for image in [absent, no_tag] {
@@ -100,7 +100,7 @@ pub async fn missing(bed: &Bed<'_>) -> Check {
 pub async fn bad_credentials(bed: &Bed<'_>) -> Check {
     bed.needs(Capability::RegistryLogin)?;
     let with = |credentials: Option<(&str, &str)>| PullRequest {
-        image: bed.arm.private_image(),
+        image: bed.arm.images().private_image(),
         policy: PullPolicy::Always,
         credentials: credentials.map(|(user, password)| Credentials {
             user: user.to_owned(),
@@ -112,7 +112,7 @@ pub async fn bad_credentials(bed: &Bed<'_>) -> Check {
         answer.fails("pull without the password", &[ErrorClass::Unauthenticated])?;
     }
     let listed = bed.images().await?;
-    holds(!listed.contains(&bed.arm.private_image()), || {
+    holds(!listed.contains(&bed.arm.images().private_image()), || {
         "an image is listed that could not be pulled".to_owned()
     })?;
     let right = with(Some(("wavetank", "wavetank")));
@@ -122,7 +122,7 @@ pub async fn bad_credentials(bed: &Bed<'_>) -> Check {
 
 /// 7
 pub async fn registry_down(bed: &Bed<'_>) -> Check {
-    let unreachable = PullRequest::of(bed.arm.unreachable_image());
+    let unreachable = PullRequest::of(bed.arm.images().unreachable_image());
     let answer = bed.runtime.pull(&unreachable, CALL).await;
     answer.fails("pull from nobody", &[ErrorClass::Unavailable])?;
     for (fault, class) in [
@@ -138,14 +138,14 @@ pub async fn registry_down(bed: &Bed<'_>) -> Check {
             &[ErrorClass::ResourceExhausted, ErrorClass::DeadlineExceeded],
         ),
     ] {
-        set_fault(bed, Some(fault)).await?;
+        set_fault(bed, Some(fault));
         let what = format!("pull while the registry has {fault:?}");
-        let normal = PullRequest::of(bed.arm.image(TestImage::Normal));
+        let normal = PullRequest::of(bed.arm.images().image(TestImage::Normal));
         let answer = bed.runtime.pull(&normal, CALL).await;
         answer.fails(&what, class)?;
         is_absent(bed).await?;
     }
-    set_fault(bed, None).await?;
+    set_fault(bed, None);
     bed.pull(TestImage::Normal).await.map(|_| ())
 }
 
@@ -155,33 +155,33 @@ pub async fn slow(bed: &Bed<'_>) -> Check {
         RegistryFault::Slow(VERY_SLOW),
         RegistryFault::StallAfter(FEW_BYTES),
     ] {
-        set_fault(bed, Some(fault)).await?;
+        set_fault(bed, Some(fault));
         let what = format!("pull while the registry has {fault:?}");
-        let normal = PullRequest::of(bed.arm.image(TestImage::Normal));
+        let normal = PullRequest::of(bed.arm.images().image(TestImage::Normal));
         let answer = bounded(&what, async { Ok(bed.runtime.pull(&normal, SHORT).await) });
         answer
             .await?
             .fails(&what, &[ErrorClass::DeadlineExceeded])?;
         is_absent(bed).await?;
     }
-    set_fault(bed, None).await?;
+    set_fault(bed, None);
     bed.pull(TestImage::Normal).await.map(|_| ())
 }
 
 /// 9
 pub async fn cancelled(bed: &Bed<'_>) -> Check {
-    set_fault(bed, Some(RegistryFault::StallAfter(FEW_BYTES))).await?;
-    let normal = PullRequest::of(bed.arm.image(TestImage::Normal));
+    set_fault(bed, Some(RegistryFault::StallAfter(FEW_BYTES)));
+    let normal = PullRequest::of(bed.arm.images().image(TestImage::Normal));
     let pull = bed.runtime.pull(&normal, VERY_SLOW);
     let begun = bed.until("a blob is asked for", || async {
-        Ok(bed.arm.blob_requests(TestImage::Normal).await? > 0)
+        Ok(bed.arm.images().blob_requests(TestImage::Normal) > 0)
     });
     tokio::select! {
         answer = pull => return broken(format!("a stalled pull answered {answer:?}")),
         begun = begun => begun?,
     }
     is_absent(bed).await?;
-    set_fault(bed, None).await?;
+    set_fault(bed, None);
     bed.pull(TestImage::Normal).await?;
     let exit = bed.run(&bed.tool("a", &Program::exit(5))).await?;
     ended_with("a container", exit, 5)
@@ -194,7 +194,7 @@ pub async fn concurrent(bed: &Bed<'_>) -> Check {
     holds(pulled.iter().all(|image| *image == pulled[0]), || {
         format!("ten pulls of one image are not one image: {pulled:?}")
     })?;
-    let name = bed.arm.image(TestImage::Normal);
+    let name = bed.arm.images().image(TestImage::Normal);
     let mut listed = bed.images().await?;
     listed.retain(|image| *image == name);
     same("images of that name", listed.len(), 1)?;
@@ -234,7 +234,7 @@ pub async fn removes(bed: &Bed<'_>) -> Check {
     is_absent(bed).await?;
     remove().await.works("remove of a removed image")?;
     bed.runtime
-        .remove_image(&bed.arm.missing_image(), CALL)
+        .remove_image(&bed.arm.images().missing_image(), CALL)
         .await
         .works("remove of an image that never was")
 }
@@ -242,7 +242,7 @@ pub async fn removes(bed: &Bed<'_>) -> Check {
 /// 13
 pub async fn in_use(bed: &Bed<'_>) -> Check {
     let state = bed.start_ready(&bed.spec("a", TestImage::Normal)).await?;
-    let image = bed.arm.image(TestImage::Normal);
+    let image = bed.arm.images().image(TestImage::Normal);
     let answer = bed.runtime.remove_image(&image, CALL).await;
     if bed.has(Capability::ImageInUse) {
         answer.fails("remove of a used image", &[ErrorClass::FailedPrecondition])?;
@@ -273,11 +273,11 @@ pub async fn policies(bed: &Bed<'_>) -> Check {
     };
     let never = pull(PullPolicy::Never).await;
     never.fails("pull never, absent", &[ErrorClass::NotFound])?;
-    let asked = bed.arm.blob_requests(TestImage::Normal).await?;
+    let asked = bed.arm.images().blob_requests(TestImage::Normal);
     same("blobs fetched by a pull that never fetches", asked, 0)?;
     let first = pull(PullPolicy::IfMissing).await;
     let first = first.works("pull if missing, absent")?;
-    set_fault(bed, Some(RegistryFault::Unavailable)).await?;
+    set_fault(bed, Some(RegistryFault::Unavailable));
     for policy in [PullPolicy::IfMissing, PullPolicy::Never] {
         let found = pull(policy).await;
         let found = found.works(&format!("pull {policy:?}, present, registry down"))?;
@@ -285,7 +285,7 @@ pub async fn policies(bed: &Bed<'_>) -> Check {
     }
     let always = pull(PullPolicy::Always).await;
     always.fails("pull always, registry down", &[ErrorClass::Unavailable])?;
-    set_fault(bed, None).await?;
+    set_fault(bed, None);
     let always = pull(PullPolicy::Always).await;
     same("what is present", always.works("pull always")?, first)
 }
@@ -302,7 +302,7 @@ pub async fn corrupt_local(bed: &Bed<'_>) -> Check {
         ended_with("a container of a damaged image", exit, 5)?;
     }
     bed.clean().await;
-    let image = bed.arm.image(TestImage::Tool);
+    let image = bed.arm.images().image(TestImage::Tool);
     let removed = bed.runtime.remove_image(&image, CALL).await;
     removed.works("remove of a damaged image")?;
     let exit = bed.run(&bed.tool("b", &Program::exit(6))).await?;
@@ -311,16 +311,15 @@ pub async fn corrupt_local(bed: &Bed<'_>) -> Check {
     same("its status", state.status, ContainerStatus::Exited)
 }
 
-async fn set_fault(bed: &Bed<'_>, fault: Option<RegistryFault>) -> Check {
+fn set_fault(bed: &Bed<'_>, fault: Option<RegistryFault>) {
     bed.arm
-        .set_registry_fault(TestImage::Normal, fault)
-        .await
-        .map_err(Into::into)
+        .images()
+        .set_registry_fault(TestImage::Normal, fault);
 }
 
 /// The image of these cases is not listed, under any name.
 async fn is_absent(bed: &Bed<'_>) -> Check {
-    let name = untagged(&bed.arm.image(TestImage::Normal));
+    let name = untagged(&bed.arm.images().image(TestImage::Normal));
     let listed = bed.images().await?;
     holds(
         listed.iter().all(|image| !image.0.starts_with(&name.0)),
@@ -331,7 +330,7 @@ async fn is_absent(bed: &Bed<'_>) -> Check {
 fn request(bed: &Bed<'_>, image: TestImage, policy: PullPolicy) -> PullRequest {
     PullRequest {
         policy,
-        ..PullRequest::of(bed.arm.image(image))
+        ..PullRequest::of(bed.arm.images().image(image))
     }
 }
 

@@ -155,10 +155,10 @@ pub async fn errors_change_nothing(bed: &Bed<'_>) -> Check {
     for spec in [&running, &created, &exited] {
         failed("create again", bed.runtime.create(spec, CALL).await)?;
     }
-    let absent = PullRequest::of(bed.arm.missing_image());
+    let absent = PullRequest::of(bed.arm.images().missing_image());
     failed("pull", bed.runtime.pull(&absent, CALL).await)?;
     let mut imageless = bed.spec("imageless", TestImage::Normal);
-    imageless.image = bed.arm.missing_image();
+    imageless.image = bed.arm.images().missing_image();
     failed("create", bed.runtime.create(&imageless, CALL).await)?;
     let answer = bed.runtime.delete(&running.id, false, CALL).await;
     failed("delete", answer)?;

@@ -92,7 +92,7 @@ pub fn quantile(samples: &[Duration], percent: usize) -> Option<Duration> {
 /// peer's, so that both meet the same weather.
 pub async fn measure(arm: &dyn Arm, lives: u32) -> Result<Latencies, ArmError> {
     let runtime = arm.runtime();
-    let image = arm.image(TestImage::Tool);
+    let image = arm.images().image(TestImage::Tool);
     let pull = PullRequest {
         policy: PullPolicy::Always,
         ..PullRequest::of(image)

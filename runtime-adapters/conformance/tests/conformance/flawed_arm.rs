@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use wavetank_conformance::{Arm, ArmError, RegistryFault, Resources, TestImage};
-use wavetank_port::{Capability, ContainerId, ContainerRuntime, ImageReference};
+use wavetank_conformance::{Arm, ArmError, Images, Resources, TestImage};
+use wavetank_port::{Capability, ContainerId, ContainerRuntime};
 use wavetank_sim_arm::SimArm;
 
 use crate::flawed::{Flaw, Flawed};
@@ -40,36 +40,8 @@ impl Arm for FlawedArm {
         }
     }
 
-    fn image(&self, image: TestImage) -> ImageReference {
-        self.inner.image(image)
-    }
-
-    fn image_by_digest(&self, image: TestImage) -> ImageReference {
-        self.inner.image_by_digest(image)
-    }
-
-    fn missing_image(&self) -> ImageReference {
-        self.inner.missing_image()
-    }
-
-    fn unreachable_image(&self) -> ImageReference {
-        self.inner.unreachable_image()
-    }
-
-    fn private_image(&self) -> ImageReference {
-        self.inner.private_image()
-    }
-
-    async fn set_registry_fault(
-        &self,
-        image: TestImage,
-        fault: Option<RegistryFault>,
-    ) -> Result<(), ArmError> {
-        self.inner.set_registry_fault(image, fault).await
-    }
-
-    async fn blob_requests(&self, image: TestImage) -> Result<u64, ArmError> {
-        self.inner.blob_requests(image).await
+    fn images(&self) -> &dyn Images {
+        self.inner.images()
     }
 
     async fn corrupt_local_image(&self, image: TestImage) -> Result<(), ArmError> {

@@ -231,7 +231,7 @@ impl Life<'_> {
         };
         let spec = ContainerSpec {
             id: self.plan.id.clone(),
-            image: self.arm.image(TestImage::Tool),
+            image: self.arm.images().image(TestImage::Tool),
             command: program.command(),
             environment: Default::default(),
             labels: Default::default(),
@@ -341,7 +341,7 @@ fn transient<T>(class: ErrorClass) -> Then<T> {
 
 /// Runs `count` lifecycles on `arm`.
 pub async fn storm(arm: &dyn Arm, seed: u64, count: u32) -> Tally {
-    let request = PullRequest::of(arm.image(TestImage::Tool));
+    let request = PullRequest::of(arm.images().image(TestImage::Tool));
     arm.runtime()
         .pull(&request, CALL)
         .await
