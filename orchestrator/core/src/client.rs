@@ -318,6 +318,7 @@ impl Process for Client {
                 self.requests.handle_redirect(ctx, from, leader);
             }
             Input::ConnectionLost { peer } => self.requests.handle_connection_lost(ctx, peer),
+            Input::Cancel { sequence } => self.requests.cancel(sequence),
             // Whatever else arrives is meant for managers and agents.
             Input::Message { .. }
             | Input::Undecodable { .. }

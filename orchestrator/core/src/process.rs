@@ -62,6 +62,11 @@ pub enum Input {
         /// What is asked.
         operation: Operation,
     },
+    /// Whoever submitted no longer waits; whether the request takes effect is unknown.
+    Cancel {
+        /// As submitted.
+        sequence: u64,
+    },
 }
 
 /// A command for the node's container runtime.

@@ -10,13 +10,17 @@ use std::path::Path;
 use redb::backends::InMemoryBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, StorageBackend, TableDefinition};
 use wavetank_core::{Record, Stored};
-use wavetank_model::TaskId;
+use wavetank_model::{Incarnation, TaskId};
+use wavetank_port::WallTime;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Records by their number, counted from 1 in the order of their writing.
 const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 /// The newest record of each slot, by its number.
 const SLOTS: TableDefinition<'_, &str, u64> = TableDefinition::new("slots");
+
+/// One row, the number of the newest boot.
+const BOOTS: TableDefinition<'_, (), u64> = TableDefinition::new("boots");
 
 /// The encoding of records. A file of another version is refused, not guessed at.
 const FORMAT: u8 = 1;
@@ -91,6 +95,25 @@ impl Journal {
     /// A journal that is gone with its process.
     pub fn in_memory() -> Result<Self, JournalError> {
         Journal::on(InMemoryBackend::new())
+    }
+
+    /// A number for a boot that begins now, larger than that of any boot before. `wall` keeps that
+    /// true for a disk that was wiped, as far as the machine's clock can be trusted.
+    pub fn begin_boot(&mut self, wall: WallTime) -> Result<Incarnation, JournalError> {
+        self.count_boot(wall).map_err(JournalError::Write)
+    }
+
+    fn count_boot(&mut self, wall: WallTime) -> Result<Incarnation, redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let number = {
+            let mut boots = transaction.open_table(BOOTS)?;
+            let last = boots.get(())?.map_or(0, |last| last.value());
+            let number = last.saturating_add(1).max(wall.0);
+            boots.insert((), number)?;
+            number
+        };
+        transaction.commit()?;
+        Ok(Incarnation(number))
     }
 
     /// Everything that is still of use, oldest first.
@@ -259,6 +282,19 @@ mod tests {
         assert_eq!(journal.read()?, intact(left));
         journal.append(&[hard_state(3), checkpoint(2), entries(3)])?;
         assert_eq!(journal.read()?, intact(vec![checkpoint(2), entries(3)]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_boot_has_a_larger_number_than_any_before_whatever_the_clock_says()
+    -> Result<(), JournalError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let mut boots = Vec::new();
+        for wall in [1000, 10, 10, 5000] {
+            boots.push(Journal::open(&path)?.begin_boot(WallTime(wall))?.0);
+        }
+        assert_eq!(boots, [1000, 1001, 1002, 5000]);
         Ok(())
     }
 

@@ -1,8 +1,23 @@
 //! The production shell around the orchestrator's decisions: what they want done is done here, in
 //! the order that `wavetank-core` demands. It decides nothing.
 //!
-//! Map: `journal` (durable records). The rest of the shell is not here yet.
+//! Map: `platform` (the port to the machine: network, clocks, entropy, tasks), `os` (a real one),
+//! `journal` (durable records), `calls` (the container runtime), `locks` (lock files), `observer`
+//! (who is told), `driver` (the loop around one process).
+//!
+//! # Determinism
+//! Nothing outside `os` and what only a real node has (`api`, `ctl`, the binary) touches a clock, a
+//! socket, an executor or entropy. Whatever waits for several things at once asks them in a fixed
+//! order (`biased`), and maps are ordered. On a simulated [`Platform`] the shell is as
+//! deterministic as that is.
 
 pub mod journal;
+pub mod locks;
+pub mod observer;
+pub mod os;
+pub mod platform;
 
 pub use journal::{Journal, JournalError};
+pub use observer::Observer;
+pub use os::Os;
+pub use platform::{Platform, Task};

@@ -420,7 +420,7 @@ impl Process for Agent {
             Input::RuntimeEvent(event) => self.handle_runtime_event(ctx, &event),
             Input::Lock { call, reply } => self.handle_lock_reply(ctx, call, &reply),
             // Nobody asks the managers for something through an agent.
-            Input::Submit { .. } => {}
+            Input::Submit { .. } | Input::Cancel { .. } => {}
         }
         self.settle(ctx);
     }

@@ -387,7 +387,8 @@ impl Process for Manager {
             | Input::Runtime { .. }
             | Input::RuntimeEvent(_)
             | Input::Lock { .. }
-            | Input::Submit { .. } => {}
+            | Input::Submit { .. }
+            | Input::Cancel { .. } => {}
         }
         self.finish(ctx);
     }

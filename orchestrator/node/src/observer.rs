@@ -1,0 +1,74 @@
+//! Who is told what a process says about itself and what it has done for it.
+
+use wavetank_model::{Notice, Operation, OperationError, Outcome, RequestId};
+use wavetank_port::{ContainerId, ErrorClass, RuntimeCommand};
+
+/// Told in the order in which things happen. Must not block.
+pub trait Observer: Send + Sync {
+    /// A decision has taken effect: what it needs is durable. What follows from it comes after.
+    fn notice(&self, notice: Notice);
+
+    /// A client was asked for something.
+    fn invoked(&self, request: RequestId, operation: &Operation) {
+        let _ = (request, operation);
+    }
+
+    /// A client has the answer.
+    fn returned(&self, request: RequestId, result: &Result<Outcome, OperationError>) {
+        let _ = (request, result);
+    }
+
+    /// The container runtime is asked for something.
+    fn called(&self, command: &RuntimeCommand) {
+        let _ = command;
+    }
+
+    /// The container runtime has answered.
+    fn answered(&self, call: &Answered) {
+        let _ = call;
+    }
+}
+
+/// The answer to a runtime call, for an observer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The verb's name.
+    pub call: &'static str,
+    /// The container it was about.
+    pub container: Option<ContainerId>,
+    /// Why it failed, if it did.
+    pub error: Option<ErrorClass>,
+    /// How many containers were listed, by a listing.
+    pub listed: Option<u32>,
+}
+
+/// Writes everything to the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Log;
+
+impl Observer for Log {
+    fn notice(&self, notice: Notice) {
+        match notice {
+            // One for every entry of the replicated log: for those who ask for it.
+            Notice::Applied { .. } => tracing::trace!(?notice),
+            notice => tracing::info!(?notice),
+        }
+    }
+
+    fn called(&self, command: &RuntimeCommand) {
+        tracing::debug!(call = command.name(), container = ?command.container(), "runtime asked");
+    }
+
+    fn answered(&self, call: &Answered) {
+        let Answered {
+            call,
+            container,
+            error,
+            listed,
+        } = call;
+        match error {
+            Some(error) => tracing::warn!(call, ?container, ?error, "runtime refused"),
+            None => tracing::debug!(call, ?container, ?listed, "runtime answered"),
+        }
+    }
+}
