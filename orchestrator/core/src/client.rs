@@ -514,6 +514,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_was_given_up_is_neither_repeated_nor_completed() {
+        let mut asker = Asker::new(1);
+        asker.ask(1);
+        let (to, _) = asker.last();
+        asker.handle(Input::Cancel { sequence: 1 });
+        assert_eq!(asker.client.next_deadline(), Instant::NEVER);
+        asker.answer(to, 1);
+        assert_eq!(asker.completed, []);
+    }
+
+    #[test]
     fn answers_to_another_boot_complete_nothing() {
         let mut asker = Asker::new(1);
         asker.ask(1);
