@@ -11,11 +11,14 @@
 //! order (`biased`), and maps are ordered. On a simulated [`Platform`] the shell is as
 //! deterministic as that is.
 
+pub mod identity;
 pub mod journal;
 pub mod locks;
 pub mod observer;
 pub mod os;
 pub mod platform;
+pub mod transport;
+pub mod wire;
 
 pub use journal::{Journal, JournalError};
 pub use observer::Observer;

@@ -1,0 +1,352 @@
+//! One connection on which both sides know each other: messages and acknowledgements in both
+//! directions until it ends.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::sync::watch;
+use tokio_rustls::TlsStream;
+use tokio_stream::StreamExt as _;
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
+use wavetank_model::{Incarnation, NodeRole};
+
+use super::link::{Attachment, Direction, Link};
+use super::meter::{Meter, Metered};
+use super::{AddressBook, Arrival, Context};
+use crate::platform::Platform;
+use crate::wire::{self, Frame, Hello};
+
+/// Memory of a write that is kept for the next one.
+const BUFFER_BYTES_KEPT: usize = 256 << 10;
+
+type Stream<P> = TlsStream<Metered<<P as Platform>::Stream>>;
+
+/// A stream that carries frames, with what is needed to see whether it moves.
+pub(super) struct Framed<P: Platform> {
+    pub(super) reader: FramedRead<ReadHalf<Stream<P>>, LengthDelimitedCodec>,
+    pub(super) writer: WriteHalf<Stream<P>>,
+    read: Arc<Meter>,
+    written: Arc<Meter>,
+}
+
+impl<P: Platform> Framed<P> {
+    pub(super) fn new(stream: Stream<P>, frame_bytes_max: usize) -> Self {
+        let (read, written) = {
+            let metered = stream.get_ref().0;
+            (metered.read.clone(), metered.written.clone())
+        };
+        let (reader, writer) = tokio::io::split(stream);
+        Framed {
+            reader: FramedRead::new(reader, wire::codec(frame_bytes_max)),
+            writer,
+            read,
+            written,
+        }
+    }
+
+    /// The next frame of a kind that is known here.
+    pub(super) async fn receive(&mut self) -> io::Result<Frame> {
+        loop {
+            let bytes = self
+                .reader
+                .next()
+                .await
+                .ok_or(io::ErrorKind::UnexpectedEof)??;
+            if let Some(frame) = wire::decode(&bytes).map_err(invalid)? {
+                return Ok(frame);
+            }
+        }
+    }
+
+    pub(super) async fn send(&mut self, frame: &Frame) -> io::Result<()> {
+        let mut bytes = BytesMut::new();
+        wire::encode(frame, &mut bytes);
+        self.writer.write_all(&bytes).await?;
+        self.writer.flush().await
+    }
+}
+
+fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The other side ended it, or what it sent could not be understood.
+    Broken(io::Error),
+    /// Nothing was heard, or nothing was taken: the peer may well be alive.
+    Stuck,
+    /// A newer connection has its place.
+    Superseded,
+    /// Nobody here wants what arrives any more.
+    Stopped,
+}
+
+/// Takes note of the boot that a peer is in; from then on only its connections count. `false` for
+/// a boot before the newest.
+async fn enter<P: Platform>(context: &Context<P>, link: &Link, incarnation: Incarnation) -> bool {
+    let shared = &context.shared;
+    let mut inbound = link.inbound.lock().await;
+    let known = inbound.incarnation;
+    if known.is_some_and(|known| known > incarnation) {
+        return false;
+    }
+    if known.is_some_and(|known| known < incarnation) {
+        shared.counters.messages_outlived.add(link.start_anew());
+        // Whoever would be told is gone otherwise, and so is everything else soon.
+        let _ = shared
+            .arrivals
+            .send(Arrival::Lost { peer: link.peer })
+            .await;
+    }
+    if known != Some(incarnation) {
+        inbound.incarnation = Some(incarnation);
+        inbound.through = 0;
+        link.received(0);
+    }
+    true
+}
+
+/// Runs a connection to its end and tells if the peer is lost with it. `first` is what still has
+/// to be written before anything else.
+pub(super) async fn run<P: Platform>(
+    context: &Context<P>,
+    link: &Arc<Link>,
+    direction: Direction,
+    hello: Hello,
+    mut framed: Framed<P>,
+    first: BytesMut,
+) -> io::Result<()> {
+    if !enter(context, link, hello.incarnation).await {
+        let why = "a newer boot of this node is known".to_owned();
+        framed.send(&Frame::Refused { why: why.clone() }).await?;
+        return Err(invalid(why));
+    }
+    let shared = &context.shared;
+    shared.counters.connections_established.add(1);
+    if let Some(at) = hello.advertise {
+        shared.learn(|book| book.learn(link.peer, at, hello.incarnation));
+    }
+    let limits = &shared.limits;
+    let frame_bytes_max = limits.frame_bytes_max_of(link.peer.role);
+    framed
+        .reader
+        .decoder_mut()
+        .set_max_frame_length(frame_bytes_max);
+    let attachment = link.attach(context.next_id(), direction);
+    let Framed {
+        reader,
+        writer,
+        read,
+        written,
+    } = framed;
+    let end = tokio::select! {
+        biased;
+        () = attachment.signals.close.notified() => End::Superseded,
+        end = read_all(context, &attachment, hello.incarnation, reader, &read) => end,
+        end = write_all(context, &attachment, writer, &written, first) => end,
+    };
+    drop(attachment);
+    settle(context, link, &end).await;
+    match end {
+        End::Broken(error) => Err(error),
+        End::Stuck | End::Superseded | End::Stopped => Ok(()),
+    }
+}
+
+/// Tells that a peer is lost if its last connection broke.
+async fn settle<P: Platform>(context: &Context<P>, link: &Link, end: &End) {
+    let shared = &context.shared;
+    tracing::debug!(peer = %link.peer, ?end, "a connection ended");
+    match end {
+        End::Broken(_) => context.lost(link).await,
+        End::Stuck => shared.counters.connections_abandoned.add(1),
+        End::Superseded | End::Stopped => {}
+    }
+}
+
+async fn read_all<P: Platform>(
+    context: &Context<P>,
+    attachment: &Attachment,
+    incarnation: Incarnation,
+    mut reader: FramedRead<ReadHalf<Stream<P>>, LengthDelimitedCodec>,
+    meter: &Meter,
+) -> End {
+    let silence = context.shared.limits.silence_timeout;
+    loop {
+        let bytes = tokio::select! {
+            biased;
+            bytes = reader.next() => bytes,
+            () = meter.stands_still(&context.platform, silence) => return End::Stuck,
+        };
+        let handled = match bytes {
+            None => Err(End::Broken(io::ErrorKind::UnexpectedEof.into())),
+            Some(Err(error)) => Err(End::Broken(error)),
+            Some(Ok(bytes)) => match wire::decode(&bytes) {
+                Ok(Some(frame)) => handle(context, attachment, incarnation, frame).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(End::Broken(invalid(error))),
+            },
+        };
+        if let Err(end) = handled {
+            return end;
+        }
+    }
+}
+
+async fn handle<P: Platform>(
+    context: &Context<P>,
+    attachment: &Attachment,
+    incarnation: Incarnation,
+    frame: Frame,
+) -> Result<(), End> {
+    let link = &attachment.link;
+    match frame {
+        Frame::Message { sequence, body } => {
+            deliver(context, link, incarnation, sequence, &body).await?;
+            attachment.signals.wake.notify_one();
+        }
+        Frame::Acknowledge { through } => link.acknowledge(through),
+        // Managers know where managers are; agents and clients have it from them.
+        Frame::Addresses(book) if link.peer.role == NodeRole::Manager => {
+            context.shared.learn(|known| known.merge(book));
+        }
+        Frame::Refused { why } => return Err(End::Broken(invalid(why))),
+        Frame::Addresses(_)
+        | Frame::Hello(_)
+        | Frame::Join(_)
+        | Frame::Granted(_)
+        | Frame::Renew { .. }
+        | Frame::Renewed { .. } => {}
+    }
+    Ok(())
+}
+
+/// Passes a message on, once. It counts as arrived when it is among the arrivals, and not before.
+async fn deliver<P: Platform>(
+    context: &Context<P>,
+    link: &Link,
+    incarnation: Incarnation,
+    sequence: u64,
+    body: &Bytes,
+) -> Result<(), End> {
+    let shared = &context.shared;
+    let mut inbound = link.inbound.lock().await;
+    if inbound.incarnation != Some(incarnation) {
+        return Err(End::Superseded);
+    }
+    if sequence <= inbound.through {
+        shared.counters.messages_repeated.add(1);
+        return Ok(());
+    }
+    let from = link.peer;
+    let arrival = match wire::decode_message(body) {
+        Ok(message) => Arrival::Message { from, message },
+        Err(wire::Undecodable { kind, error }) => {
+            shared.counters.messages_undecodable.add(1);
+            Arrival::Undecodable { from, kind, error }
+        }
+    };
+    let sent = shared.arrivals.send(arrival).await;
+    sent.map_err(|_| End::Stopped)?;
+    shared.counters.messages_received.add(1);
+    inbound.through = sequence;
+    link.received(sequence);
+    Ok(())
+}
+
+async fn write_all<P: Platform>(
+    context: &Context<P>,
+    attachment: &Attachment,
+    mut writer: WriteHalf<Stream<P>>,
+    meter: &Meter,
+    mut buffer: BytesMut,
+) -> End {
+    let stall = context.shared.limits.stall_timeout;
+    let mut pending = Pending::new(context);
+    loop {
+        pending.collect(context, attachment, &mut buffer).await;
+        let written = async {
+            writer.write_all(&buffer).await?;
+            writer.flush().await
+        };
+        let written = tokio::select! {
+            biased;
+            written = written => written,
+            () = meter.stands_still(&context.platform, stall) => return End::Stuck,
+        };
+        if let Err(error) = written {
+            return End::Broken(error);
+        }
+        buffer.clear();
+        if buffer.capacity() > BUFFER_BYTES_KEPT {
+            buffer = BytesMut::new();
+        }
+    }
+}
+
+/// What one connection has yet to say.
+struct Pending {
+    book: watch::Receiver<AddressBook>,
+    /// The last acknowledgement that it wrote; none at the beginning.
+    acknowledged: Option<u64>,
+}
+
+impl Pending {
+    fn new<P: Platform>(context: &Context<P>) -> Self {
+        let mut book = context.shared.book.subscribe();
+        book.mark_changed();
+        Pending {
+            book,
+            acknowledged: None,
+        }
+    }
+
+    /// Waits until there is something to write and appends it. Says something in any case before
+    /// the other side could think that nobody is there.
+    async fn collect<P: Platform>(
+        &mut self,
+        context: &Context<P>,
+        attachment: &Attachment,
+        buffer: &mut BytesMut,
+    ) {
+        let shared = &context.shared;
+        loop {
+            self.append(context, attachment, buffer);
+            if !buffer.is_empty() {
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = attachment.signals.wake.notified() => {}
+                // The sender lives as long as whoever asks.
+                _ = self.book.changed() => self.book.mark_changed(),
+                () = context.platform.sleep(shared.limits.keepalive) => self.acknowledged = None,
+            }
+        }
+    }
+
+    fn append<P: Platform>(
+        &mut self,
+        context: &Context<P>,
+        attachment: &Attachment,
+        buffer: &mut BytesMut,
+    ) {
+        let shared = &context.shared;
+        let through = attachment.link.received_through();
+        if self.acknowledged != Some(through) {
+            self.acknowledged = Some(through);
+            wire::encode(&Frame::Acknowledge { through }, buffer);
+        }
+        let teaches = shared.node.role == NodeRole::Manager;
+        if teaches && self.book.has_changed().unwrap_or(false) {
+            let book = self.book.borrow_and_update().clone();
+            wire::encode(&Frame::Addresses(book), buffer);
+        }
+        let taken = attachment.take(buffer);
+        shared.counters.messages_written.add(taken);
+    }
+}

@@ -1,0 +1,151 @@
+//! Connections to managers: made when there is something to say and nothing to say it over, and
+//! made again, after growing pauses, for as long as that is so.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rand_chacha::ChaCha8Rng;
+use rand_core::Rng as _;
+use rustls::pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+use wavetank_model::NodeId;
+
+use super::Context;
+use super::connection::{self, Framed};
+use super::link::{Direction, Link};
+use super::meter::Metered;
+use crate::identity;
+use crate::platform::Platform;
+use crate::wire::{Frame, Hello};
+
+/// Serves one peer for ever.
+pub(super) async fn run<P: Platform>(context: Context<P>, link: Arc<Link>) {
+    let mut pauses = Pauses::new(&context, link.peer);
+    loop {
+        let address = wanted(&context, &link).await;
+        match dial(&context, link.peer, &address).await {
+            Ok((hello, framed)) => {
+                pauses.reset();
+                let first = BytesMut::new();
+                let run =
+                    connection::run(&context, &link, Direction::Dialled, hello, framed, first);
+                if let Err(error) = run.await {
+                    tracing::debug!(peer = %link.peer, %error, "a connection broke");
+                }
+            }
+            Err(error) => failed(&context, &link, &error).await,
+        }
+        let pause = pauses.next();
+        context.platform.sleep(pause).await;
+    }
+}
+
+/// Waits until a connection is needed and can be made; answers where to.
+async fn wanted<P: Platform>(context: &Context<P>, link: &Link) -> String {
+    let mut book = context.shared.book.subscribe();
+    loop {
+        let address = book.borrow_and_update().get(link.peer).map(str::to_owned);
+        if let Some(address) = address
+            && link.needs_connection()
+        {
+            return address;
+        }
+        tokio::select! {
+            biased;
+            () = link.wanted.notified() => {}
+            // The sender lives as long as whoever asks.
+            _ = book.changed() => {}
+        }
+    }
+}
+
+async fn failed<P: Platform>(context: &Context<P>, link: &Link, error: &io::Error) {
+    context.shared.counters.dials_failed.add(1);
+    context.complain(&link.peer, error);
+    // Its machine answers, and its process does not: that is what a dead process looks like.
+    // Anything else may be the network.
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    ) {
+        context.lost(link).await;
+    }
+}
+
+async fn dial<P: Platform>(
+    context: &Context<P>,
+    peer: NodeId,
+    address: &str,
+) -> io::Result<(Hello, Framed<P>)> {
+    let shared = &context.shared;
+    shared.counters.dials.add(1);
+    let timeout = shared.limits.handshake_timeout;
+    let greeted = context
+        .platform
+        .within(timeout, greet(context, peer, address));
+    greeted.await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// TCP, TLS, then both sides' hellos.
+async fn greet<P: Platform>(
+    context: &Context<P>,
+    peer: NodeId,
+    address: &str,
+) -> io::Result<(Hello, Framed<P>)> {
+    let shared = &context.shared;
+    let stream = context.platform.connect(address).await?;
+    let name = ServerName::try_from(identity::name_of(peer)).map_err(io::Error::other)?;
+    let connector = TlsConnector::from(shared.tls().client);
+    let stream = connector.connect(name, Metered::new(stream)).await?;
+    let mut framed = Framed::new(stream.into(), shared.limits.first_frame_bytes_max);
+    framed.send(&Frame::Hello(shared.hello())).await?;
+    match framed.receive().await? {
+        Frame::Hello(hello) if hello.node == peer => Ok((hello, framed)),
+        Frame::Refused { why } => Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
+        other => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("expected hello of {peer}, got {other:?}"),
+        )),
+    }
+}
+
+/// Growing pauses between attempts, each with a random part, so that nodes that lost somebody
+/// together do not come back together.
+struct Pauses {
+    min: Duration,
+    max: Duration,
+    next: Duration,
+    jitter: ChaCha8Rng,
+}
+
+impl Pauses {
+    fn new<P: Platform>(context: &Context<P>, peer: NodeId) -> Self {
+        let limits = &context.shared.limits;
+        let mut jitter = context.shared.jitter.clone();
+        jitter.set_stream((u64::from(peer.number) << 8) | peer.role as u64);
+        Pauses {
+            min: limits.reconnect_min,
+            max: limits.reconnect_max,
+            next: limits.reconnect_min,
+            jitter,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.next = self.min;
+    }
+
+    /// Between half of what it is time for and all of it.
+    fn next(&mut self) -> Duration {
+        let base = self.next;
+        self.next = (base * 2).min(self.max);
+        let half = u64::try_from((base / 2).as_nanos()).unwrap_or(u64::MAX);
+        base / 2 + Duration::from_nanos(self.jitter.next_u64() % half.max(1))
+    }
+}

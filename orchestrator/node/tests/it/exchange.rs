@@ -1,0 +1,31 @@
+//! Messages between nodes that are well.
+
+use wavetank_model::NodeId;
+use wavetank_node::transport::Arrival;
+
+use crate::support::{Cluster, numbered};
+
+#[tokio::test]
+async fn two_nodes_exchange_messages_both_ways() {
+    let cluster = Cluster::new();
+    let (manager, agent) = (NodeId::manager(1), NodeId::agent(1));
+    let mut first = cluster.start(cluster.config(manager, &[])).await;
+    let mut second = cluster.start(cluster.config(agent, &[first.at()])).await;
+    for number in 1..=500 {
+        second.send(manager, number);
+        first.send(agent, number);
+    }
+    for number in 1..=500 {
+        let message = numbered(number);
+        assert_eq!(
+            first.next().await,
+            Arrival::Message {
+                from: agent,
+                message
+            }
+        );
+        assert_eq!(second.number().await, number);
+    }
+    assert_eq!(first.transport.connected(), [agent]);
+    assert_eq!(second.transport.connected(), [manager]);
+}
