@@ -4,102 +4,99 @@ use std::collections::BTreeSet;
 
 use wavetank_model::{NodeId, NodeRole};
 use wavetank_port::ContainerId;
-use wavetank_scenario::plan::{Action, Shape, Target};
+use wavetank_scenario::plan::{Action, Fault, Shape, Target};
 
-use crate::engine::Engine;
+use crate::roster::Roster;
 
 /// What a fault is about to strike.
-pub(crate) struct Struck {
-    pub(crate) places: Vec<u32>,
-    pub(crate) containers: Vec<(u32, ContainerId)>,
-    pub(crate) disturbs: Vec<NodeId>,
-    pub(crate) detail: String,
+pub struct Struck {
+    /// Hosts, by their places.
+    pub places: Vec<u32>,
+    /// Containers, each with its host's place.
+    pub containers: Vec<(u32, ContainerId)>,
+    /// Nodes whose health nobody must count on meanwhile.
+    pub disturbs: Vec<NodeId>,
+    /// For a person.
+    pub detail: String,
 }
 
-impl Engine<'_> {
-    /// Finds a fault's concrete target; `None` if there is none right now.
-    pub(crate) fn aim(&self, fault: u32) -> Option<Struck> {
-        let planned = &self.plan.faults[fault as usize];
-        let mut struck = Struck {
-            places: Vec::new(),
-            containers: Vec::new(),
-            disturbs: Vec::new(),
-            detail: String::new(),
-        };
-        match &planned.target {
-            Target::Tasks {
-                service,
-                take,
-                draw,
-            } => {
-                struck.containers = self.choose_tasks(service.as_deref(), *take, *draw)?;
-            }
-            Target::Registry { .. } | Target::Cluster => {}
-            target => struck.places = self.choose_hosts(fault, target)?,
-        }
-        let mut named: BTreeSet<NodeId> = struck
-            .places
+/// What a world lets those see who aim.
+pub trait Sight {
+    /// Who takes part.
+    fn roster(&self) -> Roster;
+    /// Who leads now.
+    fn leader(&self) -> Option<u32>;
+    /// Whether a process runs there now.
+    fn is_up(&self, place: u32) -> bool;
+    /// Containers whose process lives now, of one service or of any, by place and then by id.
+    fn running_tasks(&self, service: Option<&str>) -> Vec<(u32, ContainerId)>;
+}
+
+/// Finds a fault's concrete target; `None` if there is none right now. `trigger` is the host of
+/// the event that the fault waited for.
+pub fn aim(fault: &Fault, trigger: Option<NodeId>, sight: &dyn Sight) -> Option<Struck> {
+    let (mut places, mut containers) = (Vec::new(), Vec::new());
+    match &fault.target {
+        Target::Tasks {
+            service,
+            take,
+            draw,
+        } => containers = choose_tasks(sight, service.as_deref(), *take, *draw)?,
+        Target::Registry { .. } | Target::Cluster => {}
+        target => places = choose_hosts(sight, target, trigger)?,
+    }
+    let roster = sight.roster();
+    let mut named: BTreeSet<NodeId> = places.iter().map(|place| roster.id_of(*place)).collect();
+    if let Action::Partition { shape, .. } = &fault.action {
+        named.extend(nodes_of(shape));
+    }
+    let detail = detail(&fault.action, &fault.target, &named, &containers);
+    let disturbs = match disturbs_nodes(&fault.action) {
+        true => named.into_iter().collect(),
+        false => Vec::new(),
+    };
+    Some(Struck {
+        places,
+        containers,
+        disturbs,
+        detail,
+    })
+}
+
+fn choose_hosts(sight: &dyn Sight, target: &Target, trigger: Option<NodeId>) -> Option<Vec<u32>> {
+    let roster = sight.roster();
+    let places = match target {
+        Target::Nodes(nodes) => nodes
             .iter()
-            .map(|place| self.hosts[*place as usize].id)
-            .collect();
-        if let Action::Partition { shape, .. } = &planned.action {
-            named.extend(nodes_of(shape));
+            .filter_map(|node| roster.place_of(*node))
+            .collect(),
+        Target::Leader => vec![sight.leader()?],
+        Target::Followers { take, draw } => {
+            let leader = sight.leader();
+            let candidates: Vec<u32> = (0..roster.managers)
+                .filter(|place| Some(*place) != leader && sight.is_up(*place))
+                .collect();
+            rotate(candidates, *take, *draw)
         }
-        struck.detail = detail(&planned.action, &planned.target, &named, &struck.containers);
-        if disturbs_nodes(&planned.action) {
-            struck.disturbs = named.into_iter().collect();
+        Target::EventHost => vec![roster.place_of(trigger?)?],
+        Target::TaskNode { service, draw } => {
+            let tasks = sight.running_tasks(Some(service));
+            let places: BTreeSet<u32> = tasks.into_iter().map(|(place, _)| place).collect();
+            rotate(places.into_iter().collect(), 1, *draw)
         }
-        Some(struck)
-    }
+        Target::Tasks { .. } | Target::Registry { .. } | Target::Cluster => Vec::new(),
+    };
+    (!places.is_empty()).then_some(places)
+}
 
-    fn choose_hosts(&self, fault: u32, target: &Target) -> Option<Vec<u32>> {
-        let places = match target {
-            Target::Nodes(nodes) => nodes
-                .iter()
-                .filter_map(|node| self.place_of(*node))
-                .collect(),
-            Target::Leader => vec![self.leader?.1],
-            Target::Followers { take, draw } => {
-                let leader = self.leader.map(|(_, place)| place);
-                let candidates: Vec<u32> = (0..self.managers)
-                    .filter(|place| Some(*place) != leader)
-                    .filter(|place| self.hosts[*place as usize].process.is_some())
-                    .collect();
-                rotate(candidates, *take, *draw)
-            }
-            Target::EventHost => {
-                let (host, _) = self.faults.runs[fault as usize].trigger?;
-                vec![self.place_of(host?)?]
-            }
-            Target::TaskNode { service, draw } => {
-                let tasks = self.running_tasks(Some(service));
-                let places: BTreeSet<u32> = tasks.into_iter().map(|(place, _)| place).collect();
-                rotate(places.into_iter().collect(), 1, *draw)
-            }
-            Target::Tasks { .. } | Target::Registry { .. } | Target::Cluster => Vec::new(),
-        };
-        (!places.is_empty()).then_some(places)
-    }
-
-    fn choose_tasks(
-        &self,
-        service: Option<&str>,
-        take: u32,
-        draw: u64,
-    ) -> Option<Vec<(u32, ContainerId)>> {
-        let chosen = rotate(self.running_tasks(service), take, draw);
-        (!chosen.is_empty()).then_some(chosen)
-    }
-
-    fn running_tasks(&self, service: Option<&str>) -> Vec<(u32, ContainerId)> {
-        let mut tasks = Vec::new();
-        for (host, place) in self.hosts.iter().zip(0..) {
-            if let Some(runtime) = &host.runtime {
-                tasks.extend(runtime.running_of(service).map(|id| (place, id.clone())));
-            }
-        }
-        tasks
-    }
+fn choose_tasks(
+    sight: &dyn Sight,
+    service: Option<&str>,
+    take: u32,
+    draw: u64,
+) -> Option<Vec<(u32, ContainerId)>> {
+    let chosen = rotate(sight.running_tasks(service), take, draw);
+    (!chosen.is_empty()).then_some(chosen)
 }
 
 /// Faults that take a node's health away. Others are what a correct system copes with while its

@@ -1,46 +1,24 @@
-//! Builds the machines of a plan.
+//! Builds the machines and clients of a plan.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use wavetank_model::{Incarnation, NodeId, NodeRole};
-use wavetank_scenario::plan::{Plan, Target};
+use wavetank_scenario::plan::Plan;
 use wavetank_trace::VirtualTime;
 use wavetank_world::{Disk, LocalClock, Runtime, RuntimeConfig, Stream, random};
 
-use crate::engine::index;
 use crate::host::Host;
+use crate::roster::Roster;
 use crate::workload::Load;
 
-/// Managers that the plan starts with, and those that faults bring in later.
-pub(crate) fn manager_count(plan: &Plan) -> u32 {
-    let named = plan.faults.iter().filter_map(|fault| match &fault.target {
-        Target::Nodes(nodes) => nodes
-            .iter()
-            .filter(|node| node.role == NodeRole::Manager)
-            .map(|node| node.number)
-            .max(),
-        _ => None,
-    });
-    named.max().unwrap_or(0).max(plan.cluster.managers)
-}
-
 /// All machines: managers, agents, clients.
-pub(crate) fn build_hosts(plan: &Plan, managers: u32) -> Vec<Host> {
-    let agents = index(plan.cluster.agents.len());
-    let clients = index(plan.cluster.clients.len()) + 1;
-    (1..=managers)
-        .map(NodeId::manager)
-        .chain((1..=agents).map(NodeId::agent))
-        .chain((1..=clients).map(NodeId::client))
-        .map(|id| build_host(plan, id))
-        .collect()
+pub(crate) fn build_hosts(plan: &Plan, roster: Roster) -> Vec<Host> {
+    roster.nodes().map(|id| build_host(plan, id)).collect()
 }
 
 fn build_host(plan: &Plan, id: NodeId) -> Host {
     let name = id.to_string();
     let stream = |purpose| Stream::new(plan.seed, &name, purpose);
-    // Up to an hour of uptime, so that no two machines' monotonic clocks agree.
-    let uptime = stream("clock").below(3_600_000_000_000);
     let runtime = (id.role == NodeRole::Agent).then(|| {
         let config = RuntimeConfig {
             node: id,
@@ -51,7 +29,7 @@ fn build_host(plan: &Plan, id: NodeId) -> Host {
     });
     Host {
         id,
-        clock: LocalClock::new(uptime),
+        clock: build_clock(plan.seed, id),
         disk: Disk::new(stream("disk"), plan.cluster.fsync),
         runtime,
         rng: random::generator(plan.seed, &name, "process"),
@@ -72,8 +50,14 @@ fn build_host(plan: &Plan, id: NodeId) -> Host {
     }
 }
 
+/// A machine's clocks: up to an hour of uptime, so that no two monotonic clocks agree.
+pub fn build_clock(seed: u64, id: NodeId) -> LocalClock {
+    let mut stream = Stream::new(seed, &id.to_string(), "clock");
+    LocalClock::new(stream.below(3_600_000_000_000))
+}
+
 /// The load clients.
-pub(crate) fn build_loads(plan: &Plan) -> Vec<Load> {
+pub fn build_loads(plan: &Plan) -> Vec<Load> {
     let numbered = plan.cluster.clients.iter().zip(2..);
     numbered
         .map(|(config, number)| {

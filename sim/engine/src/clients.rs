@@ -4,7 +4,8 @@ use wavetank_core::{Input, LockReply, LockRequest};
 use wavetank_model::{NodeId, Operation, OperationError, Outcome, RequestId};
 use wavetank_trace::{EventId, Payload};
 
-use crate::engine::{Engine, Happening, index};
+use crate::engine::{Engine, Happening};
+use crate::roster::index;
 use crate::workload::OPERATOR;
 
 impl Engine<'_> {

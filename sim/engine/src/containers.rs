@@ -5,7 +5,8 @@ use wavetank_port::{RuntimeCommand, RuntimeError, RuntimeReply};
 use wavetank_trace::{EventId, Payload};
 use wavetank_world::Output;
 
-use crate::engine::{Engine, Happening, OpenCall, index};
+use crate::engine::{Engine, Happening, OpenCall};
+use crate::roster::index;
 
 impl Engine<'_> {
     pub(crate) fn call_runtime(&mut self, place: u32, call: RuntimeCall, cause: EventId) {

@@ -1,8 +1,8 @@
 //! Effects leave a host: notices are recorded, messages travel.
 
 use wavetank_core::{Effects, Input, Message};
-use wavetank_model::{Change, ConsensusRole, Epoch, NodeId, Notice};
-use wavetank_scenario::plan::{Action, Point};
+use wavetank_model::{Change, NodeId, Notice};
+use wavetank_scenario::plan::Action;
 use wavetank_trace::{Event, EventId, Payload, VirtualTime, view};
 use wavetank_world::Delivery;
 
@@ -27,26 +27,15 @@ impl Engine<'_> {
         cause: EventId,
         payload: Payload,
     ) -> EventId {
-        let name = view::event_name(&payload).filter(|name| self.faults.watches(name));
-        let Some(name) = name else {
+        let watched = |name: &&str| self.faults.watches(name);
+        let Some(name) = view::event_name(&payload).filter(watched) else {
             return self.record(host, cause, payload).id;
         };
         let preview = self.preview(host, payload);
-        self.trigger(
-            name,
-            Point::Before,
-            host,
-            &view::event_fields(&preview),
-            cause,
-        );
+        let fields = view::event_fields(&preview);
+        self.trigger_before(name, host, &fields);
         let event = self.record(host, cause, preview.payload);
-        self.trigger(
-            name,
-            Point::After,
-            host,
-            &view::event_fields(&event),
-            event.id,
-        );
+        self.trigger_after(&event);
         event.id
     }
 
@@ -62,8 +51,8 @@ impl Engine<'_> {
                 revision, changes, ..
             } = notice
             {
-                if *revision > self.applied {
-                    self.trigger_changes(host, changes, Point::Before, EventId(0));
+                if self.faults.is_news(*revision) {
+                    self.trigger_changes(host, changes);
                 }
                 continue;
             }
@@ -72,7 +61,7 @@ impl Engine<'_> {
             };
             if let Some(name) = view::event_name(&payload) {
                 let fields = view::event_fields(&self.preview(host, payload));
-                self.trigger(name, Point::Before, host, &fields, EventId(0));
+                self.trigger_before(name, host, &fields);
             }
         }
     }
@@ -88,18 +77,12 @@ impl Engine<'_> {
         }
     }
 
-    fn trigger_changes(
-        &mut self,
-        host: Option<NodeId>,
-        changes: &[Change],
-        point: Point,
-        cause: EventId,
-    ) {
+    fn trigger_changes(&mut self, host: Option<NodeId>, changes: &[Change]) {
         for change in changes {
             let name = view::change_name(change).filter(|name| self.faults.watches(name));
             if let Some(name) = name {
                 let fields = view::change_fields(change, host);
-                self.trigger(name, point, host, &fields, cause);
+                self.trigger_before(name, host, &fields);
             }
         }
     }
@@ -127,46 +110,13 @@ impl Engine<'_> {
         }
     }
 
-    /// Remembers who leads, as far as the world can see: the newest that says so.
-    fn follow_leader(&mut self, place: u32, role: ConsensusRole, epoch: Epoch) {
-        let newest = self.leader.is_none_or(|(newest, _)| epoch >= newest);
-        let leads = role == ConsensusRole::Leader;
-        if leads && newest {
-            self.leader = Some((epoch, place));
-        } else if !leads && self.leader.is_some_and(|(_, leader)| leader == place) {
-            self.leader = None;
-        }
-    }
-
     pub(crate) fn release_notice(&mut self, place: u32, notice: Notice, cause: EventId) -> EventId {
         let host = Some(self.hosts[place as usize].id);
-        match &notice {
-            Notice::RoleChanged { role, epoch } => self.follow_leader(place, *role, *epoch),
-            Notice::Applied { revision, .. } if *revision > self.applied => {
-                self.applied = *revision;
-                let event = self.record(host, cause, Payload::Notice { notice });
-                if let Payload::Notice {
-                    notice: Notice::Applied { changes, .. },
-                } = &event.payload
-                {
-                    self.trigger_changes(host, changes, Point::After, event.id);
-                }
-                return event.id;
-            }
-            _ => {}
+        if let Notice::RoleChanged { role, epoch } = &notice {
+            self.leadership.follow(place, *role, *epoch);
         }
-        let payload = Payload::Notice { notice };
-        let name = view::event_name(&payload).filter(|name| self.faults.watches(name));
-        let event = self.record(host, cause, payload);
-        if let Some(name) = name {
-            self.trigger(
-                name,
-                Point::After,
-                host,
-                &view::event_fields(&event),
-                event.id,
-            );
-        }
+        let event = self.record(host, cause, Payload::Notice { notice });
+        self.trigger_after(&event);
         event.id
     }
 

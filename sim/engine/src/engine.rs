@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 
 use wavetank_core::{Context, Effects, Input, Message};
-use wavetank_model::{Epoch, NodeId, NodeRole, Revision};
+use wavetank_model::{NodeId, NodeRole};
 use wavetank_port::ContainerId;
 use wavetank_scenario::plan::Plan;
 use wavetank_trace::{EventId, Payload, Phase, VirtualTime};
 use wavetank_world::{Locks, Network, Registry, Stream};
 
-use crate::build::{build_hosts, build_loads, manager_count};
+use crate::aim::Sight;
+use crate::build::{build_hosts, build_loads};
 use crate::faults::FaultBoard;
 use crate::host::{Host, Waiting};
+use crate::leadership::Leadership;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
+use crate::roster::{Roster, index};
 use crate::system::System;
 use crate::workload::{Load, Operator};
 use crate::{RunOptions, RunResult};
@@ -85,8 +88,7 @@ pub struct Engine<'a> {
     pub(crate) end: VirtualTime,
     pub(crate) queue: Queue<Happening>,
     pub(crate) hosts: Vec<Host>,
-    pub(crate) managers: u32,
-    pub(crate) agents: u32,
+    pub(crate) roster: Roster,
     pub(crate) network: Network,
     pub(crate) registry: Registry,
     pub(crate) locks: Locks,
@@ -98,8 +100,7 @@ pub struct Engine<'a> {
     pub(crate) operator: Operator,
     pub(crate) loads: Vec<Load>,
     pub(crate) sequences: BTreeMap<u32, u64>,
-    pub(crate) leader: Option<(Epoch, u32)>,
-    pub(crate) applied: Revision,
+    pub(crate) leadership: Leadership,
     pub(crate) settling: bool,
     pub(crate) scratch: Effects,
     pub(crate) events: u64,
@@ -113,14 +114,13 @@ impl<'a> Engine<'a> {
         options: RunOptions,
         sink: &'a mut dyn FnMut(&wavetank_trace::Event),
     ) -> Self {
-        let managers = manager_count(plan);
-        let hosts = build_hosts(plan, managers);
-        let agents = u32::try_from(plan.cluster.agents.len()).unwrap_or(u32::MAX);
+        let roster = Roster::of(plan);
+        let hosts = build_hosts(plan, roster);
         let streams = hosts
             .iter()
             .map(|h| Stream::new(plan.seed, &h.id.to_string(), "network"))
             .collect();
-        let (all, leading) = (hosts.len(), managers as usize);
+        let (all, leading) = (hosts.len(), roster.managers as usize);
         let peers = |host| if host < leading { all } else { leading };
         Engine {
             plan,
@@ -128,8 +128,7 @@ impl<'a> Engine<'a> {
             now: VirtualTime::ZERO,
             end: VirtualTime::from_duration(plan.horizon + plan.settle),
             queue: Queue::new(),
-            managers,
-            agents,
+            roster,
             network: Network::new(plan.cluster.latency, streams, peers),
             registry: Registry::new(plan.images.clone()),
             locks: Locks::new(plan.cluster.shared_volumes.clone()),
@@ -141,8 +140,7 @@ impl<'a> Engine<'a> {
             operator: Operator::default(),
             loads: build_loads(plan),
             sequences: BTreeMap::new(),
-            leader: None,
-            applied: Revision(0),
+            leadership: Leadership::default(),
             settling: false,
             scratch: Effects::default(),
             events: 0,
@@ -250,17 +248,7 @@ impl<'a> Engine<'a> {
 
     /// The host with this id, by its place in `hosts`.
     pub(crate) fn place_of(&self, id: NodeId) -> Option<u32> {
-        let (base, count) = match id.role {
-            NodeRole::Manager => (0, self.managers),
-            NodeRole::Agent => (self.managers, self.agents),
-            NodeRole::Client => {
-                let base = self.managers + self.agents;
-                (base, index(self.hosts.len()) - base)
-            }
-        };
-        (1..=count)
-            .contains(&id.number)
-            .then(|| base + id.number - 1)
+        self.roster.place_of(id)
     }
 
     /// Something arrives at a host; void if it was meant for an earlier boot.
@@ -429,7 +417,26 @@ impl<'a> Engine<'a> {
     }
 }
 
-/// A dense host index as the network and the queue keep it.
-pub(crate) fn index(place: usize) -> u32 {
-    u32::try_from(place).unwrap_or(u32::MAX)
+impl Sight for Engine<'_> {
+    fn roster(&self) -> Roster {
+        self.roster
+    }
+
+    fn leader(&self) -> Option<u32> {
+        self.leadership.leader()
+    }
+
+    fn is_up(&self, place: u32) -> bool {
+        self.hosts[place as usize].process.is_some()
+    }
+
+    fn running_tasks(&self, service: Option<&str>) -> Vec<(u32, ContainerId)> {
+        let mut tasks = Vec::new();
+        for (host, place) in self.hosts.iter().zip(0..) {
+            if let Some(runtime) = &host.runtime {
+                tasks.extend(runtime.running_of(service).map(|id| (place, id.clone())));
+            }
+        }
+        tasks
+    }
 }

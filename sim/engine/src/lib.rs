@@ -3,32 +3,40 @@
 //!
 //! Map: `queue` (what will happen, in order), `host` (one machine and its process), `engine` (the
 //! loop), `build` (the machines of a plan), `process` (start, crash, end), `delivery` (effects
-//! leave a host; messages travel), `containers` (runtimes are asked and answer), `clients` and
-//! `workload` (operator and load clients), `faults` (when faults fire), `aim` (what they strike),
-//! `strike` (what each one does and undoes), `recorder` (trace, digest, judge), `system` (what is
-//! being tested), `codec` (messages between two versions), `bench` (steady state for measurements).
+//! leave a host; messages travel), `containers` (runtimes are asked and answer), `clients`
+//! (operator and load clients), `strike` (what each fault does and undoes), `system` (what is being
+//! tested), `codec` (messages between two versions), `bench` (steady state for measurements).
+//!
+//! What other worlds do the same way is public: `roster` (who takes part), `boot` (what a process
+//! is told when it starts), `workload` (what operators and load clients ask), `faults` (when faults
+//! fire), `aim` (what they strike), `blows` (what they do to disks, links, runtimes), `leadership`
+//! (who leads), `recorder` (trace, digest, judge).
 //!
 //! # Determinism
 //! One thread, one queue ordered by time and then by insertion, ordered maps, streams of random
 //! numbers per entity and purpose, and no other input than the plan. The same plan gives the same
 //! digest on every machine.
 
-mod aim;
+pub mod aim;
 pub mod bench;
-mod build;
+pub mod blows;
+pub mod boot;
+pub mod build;
 mod clients;
 mod codec;
 mod containers;
 mod delivery;
 mod engine;
-mod faults;
+pub mod faults;
 mod host;
+pub mod leadership;
 mod process;
-mod queue;
-mod recorder;
+pub mod queue;
+pub mod recorder;
+pub mod roster;
 mod strike;
 pub mod system;
-mod workload;
+pub mod workload;
 
 use std::time::Duration;
 

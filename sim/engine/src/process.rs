@@ -1,10 +1,12 @@
 //! Processes start, crash, and end, with or without their machine.
 
-use wavetank_core::{AgentConfig, Boot, ClientConfig, Input, ManagerConfig, Stored};
-use wavetank_model::{Incarnation, NodeId, NodeRole};
+use wavetank_core::{Input, Stored};
+use wavetank_model::{Incarnation, NodeRole};
 use wavetank_trace::{EventId, HostState, Payload};
 
-use crate::engine::{Engine, Happening, index};
+use crate::boot;
+use crate::engine::{Engine, Happening};
+use crate::roster::index;
 
 impl Engine<'_> {
     /// Starts a host's process from its disk, if nothing keeps it from running.
@@ -37,9 +39,7 @@ impl Engine<'_> {
     }
 
     fn make_process(&mut self, place: u32) -> Result<Box<dyn wavetank_core::Process>, String> {
-        let all_managers: Vec<NodeId> = (1..=self.managers).map(NodeId::manager).collect();
-        let timers = self.plan.cluster.timers.clone();
-        let initial = self.plan.cluster.managers;
+        let plan = self.plan;
         let host = &mut self.hosts[place as usize];
         host.incarnation = Incarnation(host.incarnation.0 + 1);
         let (id, incarnation) = (host.id, host.incarnation);
@@ -48,44 +48,15 @@ impl Engine<'_> {
         let stored = host.disk.read().map(read).collect();
         match id.role {
             NodeRole::Manager => {
-                let founder = !host.seasoned && id.number <= initial;
-                let boot = if founder {
-                    let member = |n| (u64::from(n), NodeId::manager(n));
-                    Boot::Bootstrap {
-                        members: (1..=initial).map(member).collect(),
-                    }
-                } else {
-                    Boot::Join {
-                        contacts: all_managers.into_iter().filter(|m| *m != id).collect(),
-                    }
-                };
-                let config = ManagerConfig {
-                    id,
-                    incarnation,
-                    boot,
-                    timers,
-                };
+                let config = boot::manager(plan, id, incarnation, host.seasoned);
                 self.system.manager(config, stored, now, &mut host.rng)
             }
             NodeRole::Agent => {
-                let agent = &self.plan.cluster.agents[id.number as usize - 1];
-                let config = AgentConfig {
-                    id,
-                    incarnation,
-                    managers: all_managers,
-                    resources: agent.resources,
-                    labels: agent.labels.clone(),
-                    timers,
-                };
+                let config = boot::agent(plan, id, incarnation);
                 self.system.agent(config, stored, now, &mut host.rng)
             }
             NodeRole::Client => {
-                let config = ClientConfig {
-                    id,
-                    incarnation,
-                    managers: all_managers,
-                    timers,
-                };
+                let config = boot::client(plan, id, incarnation);
                 Ok(self.system.client(config, now, &mut host.rng))
             }
         }
@@ -151,9 +122,7 @@ impl Engine<'_> {
         }
         self.hosts[place as usize].drop_process();
         self.locks.release_all(id);
-        if self.leader.is_some_and(|(_, leader)| leader == place) {
-            self.leader = None;
-        }
+        self.leadership.forget(place);
         let cause = self.announce(Some(id), cause, Payload::Host { state, incarnation });
         self.pump_runtime(place, cause);
         if !silent {

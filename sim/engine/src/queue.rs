@@ -40,6 +40,11 @@ impl<T> Queue<T> {
         self.heap.push(Reverse((at, self.sequence, slot)));
     }
 
+    /// When the next thing happens.
+    pub fn next_at(&self) -> Option<VirtualTime> {
+        self.heap.peek().map(|Reverse((at, _, _))| *at)
+    }
+
     /// Takes the next thing, unless it lies after `end`.
     pub fn pop_until(&mut self, end: VirtualTime) -> Option<(VirtualTime, T)> {
         let Reverse((at, _, slot)) = *self.heap.peek()?;

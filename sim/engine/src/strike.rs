@@ -1,17 +1,12 @@
 //! What each fault does when it fires, and how it is undone. One arm per action, nothing else.
 
-use std::collections::BTreeSet;
+use wavetank_model::Operation;
+use wavetank_scenario::plan::{Action, Target};
+use wavetank_trace::{EventId, HostState, Payload};
 
-use wavetank_model::{NodeId, Operation};
-use wavetank_port::ContainerId;
-use wavetank_scenario::plan::{Action, Direction, Shape, Target};
-use wavetank_trace::{EventId, ExitCause, HostState, Payload};
-use wavetank_world::{
-    DiskFault, LinkEffect, LinkRule, RegistryEffect, RegistryRule, RuntimeEffect, RuntimeRule,
-    Selection,
-};
-
-use crate::engine::{Engine, Happening, index};
+use crate::blows;
+use crate::engine::{Engine, Happening};
+use crate::roster::index;
 
 impl Engine<'_> {
     /// A fault comes into force.
@@ -146,62 +141,12 @@ impl Engine<'_> {
     }
 
     fn strike_links(&mut self, fault: u32, action: &Action, places: &[u32]) -> bool {
-        let touching = || Selection::Touching(places.iter().copied().collect());
-        let (selection, effect) = match action {
-            Action::Partition { shape, direction } => {
-                (self.selection(shape, *direction, places), LinkEffect::Cut)
-            }
-            Action::LinkDelay { by } => (touching(), LinkEffect::Delay(*by)),
-            Action::LinkLoss { percent } => (touching(), LinkEffect::Loss(*percent)),
-            Action::LinkDuplicate { percent } => (touching(), LinkEffect::Duplicate(*percent)),
-            Action::LinkReorder { percent, by } => (touching(), LinkEffect::Reorder(*percent, *by)),
-            Action::LinkCorrupt { percent } => (touching(), LinkEffect::Corrupt(*percent)),
-            Action::LinkBandwidth { bytes_per_second } => {
-                (touching(), LinkEffect::Bandwidth(*bytes_per_second))
-            }
-            Action::LinkHold => (touching(), LinkEffect::Hold),
-            _ => return false,
-        };
-        self.network.add_rule(LinkRule {
-            fault,
-            selection,
-            effect,
-        });
-        true
-    }
-
-    fn selection(&self, shape: &Shape, direction: Direction, places: &[u32]) -> Selection {
-        let (outward, inward) = match direction {
-            Direction::Both => (true, true),
-            Direction::From => (true, false),
-            Direction::To => (false, true),
-        };
-        let set = |nodes: &[NodeId]| -> BTreeSet<u32> {
-            nodes
-                .iter()
-                .filter_map(|node| self.place_of(*node))
-                .collect()
-        };
-        match shape {
-            Shape::Isolate => Selection::Border(places.iter().copied().collect(), outward, inward),
-            Shape::FromManagers => {
-                let others = (0..self.managers).filter(|place| !places.contains(place));
-                let groups = vec![places.iter().copied().collect(), others.collect()];
-                Selection::Groups(groups, outward, inward)
-            }
-            Shape::Groups(groups) => {
-                Selection::Groups(groups.iter().map(|g| set(g)).collect(), outward, inward)
-            }
-            Shape::Bridge { left, right } => {
-                Selection::Groups(vec![set(left), set(right)], outward, inward)
-            }
-            Shape::Pairs(pairs) => {
-                let place = |pair: &(NodeId, NodeId)| {
-                    Some((self.place_of(pair.0)?, self.place_of(pair.1)?))
-                };
-                Selection::Pairs(pairs.iter().filter_map(place).collect())
-            }
+        let rule = blows::link_rule(fault, action, places, self.roster);
+        let struck = rule.is_some();
+        if let Some(rule) = rule {
+            self.network.add_rule(rule);
         }
+        struck
     }
 
     fn strike_disks(&mut self, fault: u32, action: &Action, places: &[u32]) -> bool {
@@ -213,78 +158,40 @@ impl Engine<'_> {
             }
             return true;
         }
-        let effect = match action {
-            Action::DiskFull => DiskFault::Full,
-            Action::DiskError => DiskFault::Error,
-            Action::DiskSlow { by } => DiskFault::Slow(*by),
-            Action::DiskLies => DiskFault::Lies,
-            _ => return false,
+        let Some(effect) = blows::disk_fault(action) else {
+            return false;
         };
+        let now = self.now;
         for place in places {
             let host = &mut self.hosts[*place as usize];
             host.disk.add_fault(fault, effect.clone());
-            if let (DiskFault::Full, Some(runtime)) = (&effect, &mut host.runtime) {
-                let effect = RuntimeEffect::NoSpace;
-                runtime.add_rule(RuntimeRule {
-                    fault,
-                    effect,
-                    count: None,
-                });
+            if let Some(runtime) = &mut host.runtime {
+                blows::strike_runtime(fault, action, runtime, now, &host.clock);
             }
         }
         true
     }
 
     fn strike_registry(&mut self, fault: u32, action: &Action, target: &Target) -> bool {
-        let (effect, count) = match action {
-            Action::RegistryError { class, count } => (RegistryEffect::Error(*class), *count),
-            Action::RegistrySlow { bytes_per_second } => {
-                (RegistryEffect::Slow(*bytes_per_second), None)
-            }
-            Action::RegistryStall { after_bytes } => (RegistryEffect::Stall(*after_bytes), None),
-            Action::RegistryTruncate { count } => (RegistryEffect::Truncate, *count),
-            Action::RegistryWrongDigest { count } => (RegistryEffect::WrongDigest, *count),
-            Action::RegistryMovedTag => (RegistryEffect::MovedTag, None),
-            _ => return false,
-        };
-        let images = match target {
-            Target::Registry { images } => images.clone(),
-            _ => Vec::new(),
-        };
-        self.registry.add_rule(RegistryRule {
-            fault,
-            images,
-            effect,
-            count,
-        });
-        true
+        let rule = blows::registry_rule(fault, action, target);
+        let struck = rule.is_some();
+        if let Some(rule) = rule {
+            self.registry.add_rule(rule);
+        }
+        struck
     }
 
     fn strike_containers(&mut self, fault: u32, action: &Action, cause: EventId) -> bool {
-        let now = self.now;
-        if !matches!(
-            action,
-            Action::TaskExit { .. } | Action::TaskOom | Action::TaskUnhealthy | Action::MonitorKill
-        ) {
+        if !blows::strikes_containers(action) {
             return false;
         }
+        let now = self.now;
         for (place, id) in self.faults.runs[fault as usize].containers.clone() {
             let host = &mut self.hosts[place as usize];
             let Some(runtime) = &mut host.runtime else {
                 continue;
             };
-            match action {
-                Action::TaskExit { code } => {
-                    runtime.end_running(now, &host.clock, &id, *code, ExitCause::Fault);
-                }
-                Action::TaskOom => {
-                    runtime.end_running(now, &host.clock, &id, 137, ExitCause::OutOfMemory);
-                }
-                Action::MonitorKill => {
-                    runtime.forget_exit(now, &host.clock, &id, ExitCause::Fault);
-                }
-                _ => runtime.set_unhealthy(&id, fault, true),
-            }
+            blows::strike_container(fault, action, runtime, now, &host.clock, &id);
             self.hit(fault);
             self.pump_runtime(place, cause);
         }
@@ -298,25 +205,7 @@ impl Engine<'_> {
             let Some(runtime) = &mut host.runtime else {
                 continue;
             };
-            match action {
-                Action::DaemonRestart { keeps_state } => {
-                    runtime.daemon_down(now, &host.clock, fault, *keeps_state);
-                }
-                Action::Orphan => {
-                    let id = ContainerId(format!("wt-task-{}.1", 900_000 + fault));
-                    runtime.add_orphan(now, &host.clock, &id);
-                }
-                action => {
-                    if let Some((effect, count)) = runtime_rule(action) {
-                        runtime.add_rule(RuntimeRule {
-                            fault,
-                            effect,
-                            count,
-                        });
-                    }
-                }
-            }
-            if matches!(action, Action::Orphan) {
+            if blows::strike_runtime(fault, action, runtime, now, &host.clock) {
                 self.hit(fault);
             }
             self.pump_runtime(*place, cause);
@@ -395,35 +284,4 @@ impl Engine<'_> {
             }
         }
     }
-}
-
-/// The runtime rule that an action stands for.
-fn runtime_rule(action: &Action) -> Option<(RuntimeEffect, Option<u32>)> {
-    Some(match action {
-        Action::RuntimeError { call, class, count } => {
-            (RuntimeEffect::Error(call.clone(), *class), *count)
-        }
-        Action::RuntimeDelay { call, by } => (RuntimeEffect::Delay(call.clone(), *by), None),
-        Action::RuntimeHang { call } => (RuntimeEffect::Hang(call.clone()), None),
-        Action::RuntimeLostReply { call, count } => {
-            (RuntimeEffect::LostReply(call.clone()), Some(*count))
-        }
-        Action::RuntimeEventDrop { event, count } => {
-            (RuntimeEffect::DropEvent(event.clone()), *count)
-        }
-        Action::RuntimeEventDuplicate { event, count } => {
-            (RuntimeEffect::DuplicateEvent(event.clone()), *count)
-        }
-        Action::RuntimeEventDelay { event, by, count } => {
-            (RuntimeEffect::DelayEvent(event.clone(), *by), *count)
-        }
-        Action::ExitBeforeStart { count, code } => {
-            (RuntimeEffect::ExitBeforeStart(*code), Some(*count))
-        }
-        Action::ExitCodeLost { count } => (RuntimeEffect::ExitCodeLost, Some(*count)),
-        Action::ExitTimeMissing { count } => (RuntimeEffect::ExitTimeMissing, Some(*count)),
-        Action::KillDeadErrors => (RuntimeEffect::KillDeadErrors, None),
-        Action::EmptyListing { count } => (RuntimeEffect::EmptyListing, *count),
-        _ => return None,
-    })
 }

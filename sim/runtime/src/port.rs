@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use wavetank_port::{
     Capabilities, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, ContainerStats,
-    ErrorClass, EventCursor, EventStream, ExecRequest, ExecResult, ExitStatus, Image,
+    ErrorClass, EventCursor, EventStream, ExecRequest, ExecResult, ExitCode, ExitStatus, Image,
     ImageReference, Limits, ListFilter, LogOptions, LogStream, Network, PullRequest,
     RuntimeCommand, RuntimeError, RuntimeReply, Signal,
 };
@@ -27,6 +27,30 @@ impl SimRuntime {
 
     async fn ask(&self, command: PortCommand, within: Duration) -> Result<RuntimeReply> {
         self.shared.call(Call::Port(command), within).await
+    }
+
+    /// Where commands mean nothing and images alone decide, whatever is run beside a process is
+    /// its health probe.
+    async fn probe(
+        &self,
+        id: &ContainerId,
+        request: &ExecRequest,
+        within: Duration,
+    ) -> Result<ExecResult> {
+        let probe = RuntimeCommand::Probe {
+            id: id.clone(),
+            command: request.command.clone(),
+            timeout: request.timeout,
+        };
+        let within = within.min(request.timeout);
+        let RuntimeReply::Probed { healthy } = self.command(probe, within).await? else {
+            return Err(not_found(id));
+        };
+        Ok(ExecResult {
+            code: ExitCode::Known(i32::from(!healthy)),
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+        })
     }
 }
 
@@ -168,6 +192,9 @@ impl ContainerRuntime for SimRuntime {
         request: &ExecRequest,
         within: Duration,
     ) -> Result<ExecResult> {
+        if self.shared.interpreter.is_none() {
+            return self.probe(id, request, within).await;
+        }
         let program = program_of(&self.shared, id, request);
         let exec = PortCommand::Exec(id.clone(), program, request.timeout);
         let (call, answer) = self.shared.numbered_call(Call::Port(exec), within).await;

@@ -1,22 +1,40 @@
 //! The state machine with its clock, and the task that wakes it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use wavetank_model::NodeId;
 use wavetank_port::{ErrorClass, RuntimeCommand, RuntimeError, RuntimeEvent, RuntimeReply};
 use wavetank_scenario::plan::Range;
-use wavetank_trace::VirtualTime;
+use wavetank_trace::{Payload, VirtualTime};
 use wavetank_world::{
     Interpreter, LocalClock, Output, PortCommand, Registry, Runtime, RuntimeConfig, Stream,
 };
 
+use crate::pace::{Pace, TokioPace};
+
 /// The registry that several machines pull from.
 pub type SharedRegistry = Arc<Mutex<Registry>>;
+
+/// A machine's clocks, which it shares with whatever else runs on it.
+pub type SharedClock = Arc<Mutex<LocalClock>>;
+
+/// What only the world knows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Truth {
+    /// Something happened to a container.
+    Happened(Payload),
+    /// A fault had a part in something.
+    Hit(u32),
+}
+
+/// Told the truth, in the order in which it happens.
+pub type TruthSink = Arc<dyn Fn(VirtualTime, Truth) + Send + Sync>;
 
 /// Events kept for those who resume.
 const EVENTS_KEPT: usize = 65_536;
@@ -40,15 +58,16 @@ pub struct SimConfig {
 /// A simulated container runtime. Dropping it ends its driver; streams that it gave end then.
 pub struct SimRuntime {
     pub(crate) shared: Arc<Shared>,
-    driver: JoinHandle<()>,
+    driver: Option<JoinHandle<()>>,
 }
 
 /// What the runtime's face, its streams and its driver share.
 pub(crate) struct Shared {
     state: Mutex<State>,
     registry: SharedRegistry,
-    /// Virtual time zero.
-    origin: Instant,
+    clock: SharedClock,
+    pace: Arc<dyn Pace>,
+    truths: Option<TruthSink>,
     /// The driver's alarm may have to be set anew.
     rearm: Arc<Notify>,
     /// Something happened that a stream may wait for.
@@ -58,7 +77,6 @@ pub(crate) struct Shared {
 
 pub(crate) struct State {
     pub world: Runtime,
-    pub clock: LocalClock,
     next_call: u64,
     waiting: BTreeMap<u64, oneshot::Sender<Answer>>,
     pub events: VecDeque<RuntimeEvent>,
@@ -78,6 +96,24 @@ impl SimRuntime {
     /// A runtime without containers or images. Must be called within a tokio runtime, whose clock
     /// it lives by.
     pub fn new(config: &SimConfig, registry: SharedRegistry) -> Self {
+        let clock = Arc::new(Mutex::new(LocalClock::new(0)));
+        let pace = Arc::new(TokioPace::new());
+        let mut runtime = SimRuntime::stepped(config, registry, clock, pace, None);
+        let shared = &runtime.shared;
+        let driver = drive(Arc::downgrade(shared), Arc::clone(&shared.rearm));
+        runtime.driver = Some(tokio::spawn(driver));
+        runtime
+    }
+
+    /// A runtime that does only what is due when it is stepped: whoever steps it decides how time
+    /// passes, and it outlives whatever asks it.
+    pub fn stepped(
+        config: &SimConfig,
+        registry: SharedRegistry,
+        clock: SharedClock,
+        pace: Arc<dyn Pace>,
+        truths: Option<TruthSink>,
+    ) -> Self {
         let stream = Stream::new(config.seed, &config.node.to_string(), "runtime");
         let mut world = Runtime::new(
             RuntimeConfig {
@@ -90,33 +126,54 @@ impl SimRuntime {
         if let Some(interpreter) = config.interpreter {
             world.set_interpreter(interpreter);
         }
-        let rearm = Arc::new(Notify::new());
+        let state = State {
+            world,
+            next_call: 0,
+            waiting: BTreeMap::new(),
+            events: VecDeque::new(),
+            events_dropped: 0,
+        };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State {
-                world,
-                clock: LocalClock::new(0),
-                next_call: 0,
-                waiting: BTreeMap::new(),
-                events: VecDeque::new(),
-                events_dropped: 0,
-            }),
+            state: Mutex::new(state),
             registry,
-            origin: Instant::now(),
-            rearm: Arc::clone(&rearm),
+            clock,
+            pace,
+            truths,
+            rearm: Arc::new(Notify::new()),
             news: Notify::new(),
             interpreter: config.interpreter,
         });
-        let driver = tokio::spawn(drive(Arc::downgrade(&shared), rearm));
-        SimRuntime { shared, driver }
+        SimRuntime {
+            shared,
+            driver: None,
+        }
+    }
+
+    /// Does everything that is due by `until`, each at its own time.
+    pub fn step(&self, until: VirtualTime) {
+        while self.next_deadline().is_some_and(|due| due <= until) {
+            self.shared.turn(self.next_deadline().unwrap_or(until));
+        }
+    }
+
+    /// When [`SimRuntime::step`] has something to do.
+    pub fn next_deadline(&self) -> Option<VirtualTime> {
+        self.shared.lock().world.next_deadline()
+    }
+
+    /// Comes back when [`SimRuntime::next_deadline`] may have changed.
+    pub fn rearmed(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.rearm)
     }
 
     /// Does something to the simulated machine, such as a fault, at the present time.
     pub fn strike<T>(&self, blow: impl FnOnce(&mut Runtime, VirtualTime, &LocalClock) -> T) -> T {
         let now = self.shared.now();
         let mut state = self.shared.lock();
-        let State { world, clock, .. } = &mut *state;
-        let result = blow(world, now, clock);
-        state.pump();
+        let clock = self.shared.clock();
+        let result = blow(&mut state.world, now, &clock);
+        drop(clock);
+        self.shared.pump(now, &mut state);
         drop(state);
         self.shared.stir();
         result
@@ -130,7 +187,9 @@ impl SimRuntime {
 
 impl Drop for SimRuntime {
     fn drop(&mut self) {
-        self.driver.abort();
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
     }
 }
 
@@ -138,13 +197,14 @@ impl Drop for SimRuntime {
 async fn drive(shared: Weak<Shared>, rearm: Arc<Notify>) {
     loop {
         let armed_anew = rearm.notified();
-        let due = match shared.upgrade() {
-            Some(shared) => shared.turn(),
+        let wait = match shared.upgrade() {
+            Some(shared) => shared.turn(shared.now()).map(|due| shared.until(due)),
             None => return,
         };
-        match due {
+        match wait {
             Some(due) => tokio::select! {
-                () = tokio::time::sleep_until(due) => {}
+                biased;
+                () = due => {}
                 () = armed_anew => {}
             },
             None => armed_anew.await,
@@ -157,25 +217,54 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn clock(&self) -> MutexGuard<'_, LocalClock> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn now(&self) -> VirtualTime {
-        VirtualTime::from_duration(self.origin.elapsed())
+        self.pace.now()
+    }
+
+    fn until(&self, due: VirtualTime) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.pace.sleep(due.since(self.now()))
     }
 
     /// Does what is due, and says when there is more to do.
-    fn turn(&self) -> Option<Instant> {
-        let now = self.now();
+    fn turn(&self, now: VirtualTime) -> Option<VirtualTime> {
         let mut state = self.lock();
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { world, clock, .. } = &mut *state;
-        world.wake(now, clock, &mut registry);
+        state.world.wake(now, &self.clock(), &mut registry);
         drop(registry);
-        let said = state.pump();
+        let said = self.pump(now, &mut state);
         let due = state.world.next_deadline();
         drop(state);
         if said {
             self.news.notify_waiters();
         }
-        due.map(|due| self.origin + Duration::from_nanos(due.0))
+        due
+    }
+
+    /// Hands over what the state machine said. True if there was anything.
+    fn pump(&self, now: VirtualTime, state: &mut State) -> bool {
+        let said = state.world.has_output();
+        for output in state.world.drain_output() {
+            let truth = match output {
+                Output::Reply { call, result } => {
+                    state.answer(call, result);
+                    continue;
+                }
+                Output::Event(event) => {
+                    state.keep(event);
+                    continue;
+                }
+                Output::Truth(payload) => Truth::Happened(payload),
+                Output::Hit(fault) => Truth::Hit(fault),
+            };
+            if let Some(sink) = &self.truths {
+                sink(now, truth);
+            }
+        }
+        said
     }
 
     /// Something was changed from outside: the driver and the streams look again.
@@ -202,7 +291,7 @@ impl Shared {
                 Call::Command(command) => state.world.submit(now, number, command),
                 Call::Port(command) => state.world.submit_port(now, number, command),
             }
-            state.pump();
+            self.pump(now, &mut state);
             number
         };
         self.rearm.notify_one();
@@ -210,13 +299,14 @@ impl Shared {
             shared: self,
             number,
         };
-        let answer = match tokio::time::timeout(within, receiver).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(RuntimeError::new(
-                ErrorClass::Unavailable,
-                "the connection was lost",
-            )),
-            Err(_) => Err(RuntimeError::new(
+        let lost = |_| {
+            let words = "the connection was lost";
+            Err(RuntimeError::new(ErrorClass::Unavailable, words))
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = receiver => answer.unwrap_or_else(lost),
+            () = self.pace.sleep(within) => Err(RuntimeError::new(
                 ErrorClass::DeadlineExceeded,
                 format!("no answer within {within:?}"),
             )),
@@ -242,28 +332,18 @@ impl Drop for Caller<'_> {
 }
 
 impl State {
-    /// Hands over what the state machine said. True if there was anything.
-    fn pump(&mut self) -> bool {
-        let said = self.world.has_output();
-        for output in self.world.drain_output() {
-            match output {
-                Output::Reply { call, result } => {
-                    if let Some(caller) = self.waiting.remove(&call) {
-                        // A caller that has just gone needs no answer.
-                        let _ = caller.send(result);
-                    }
-                }
-                Output::Event(event) => {
-                    self.events.push_back(event);
-                    if self.events.len() > EVENTS_KEPT {
-                        self.events.pop_front();
-                        self.events_dropped += 1;
-                    }
-                }
-                // Truth and hits are for traces of runs, which are written by whoever steps them.
-                Output::Truth(_) | Output::Hit(_) => {}
-            }
+    fn answer(&mut self, call: u64, result: Answer) {
+        if let Some(caller) = self.waiting.remove(&call) {
+            // A caller that has just gone needs no answer.
+            let _ = caller.send(result);
         }
-        said
+    }
+
+    fn keep(&mut self, event: RuntimeEvent) {
+        self.events.push_back(event);
+        if self.events.len() > EVENTS_KEPT {
+            self.events.pop_front();
+            self.events_dropped += 1;
+        }
     }
 }

@@ -26,7 +26,8 @@ pub enum Selection {
 }
 
 impl Selection {
-    fn matches(&self, from: u32, to: u32) -> bool {
+    /// Whether it means messages from one host to another.
+    pub fn matches(&self, from: u32, to: u32) -> bool {
         match self {
             Selection::Touching(hosts) => hosts.contains(&from) || hosts.contains(&to),
             Selection::Border(hosts, outward, inward) => {
