@@ -196,6 +196,7 @@ pub struct RaftMessage {
     /// Where to try next.
     pub reject_hint: u64,
     /// Opaque, for reads and transfers.
+    #[serde(with = "serde_bytes")]
     pub context: Vec<u8>,
     /// Election priority.
     pub priority: i64,

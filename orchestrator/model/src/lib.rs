@@ -22,7 +22,7 @@ pub use ids::{
     RequestId, Revision, ServiceName, SessionId, TaskId,
 };
 pub use notice::{Change, ConsensusRole, Notice};
-pub use operation::{Claim, Operation, OperationError, Outcome, ServiceView, TaskView};
+pub use operation::{AgentView, Claim, Operation, OperationError, Outcome, ServiceView, TaskView};
 pub use spec::{
     ElectionBackend, ElectionSpec, HealthCheck, OnRolloutFailure, Resources, RestartCondition,
     RestartPolicy, ServiceMode, ServiceSpec, UpdatePolicy,

@@ -1,12 +1,16 @@
 //! What a client may ask of the managers, and what it gets.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use wavetank_port::WallTime;
 
-use crate::ids::{FencingToken, Generation, LeaseName, NodeId, Revision, ServiceName, TaskId};
-use crate::spec::ServiceSpec;
-use crate::state::{Availability, DesiredState, RolloutState, TaskStatus};
+use crate::ids::{
+    FencingToken, Generation, LeaseName, NodeId, NodeRole, Revision, ServiceName, TaskId,
+};
+use crate::spec::{Resources, ServiceSpec};
+use crate::state::{Availability, DesiredState, NodeStatus, RolloutState, TaskStatus};
 
 /// A request to the managers. All are linearizable; a repeated [`crate::RequestId`] takes effect
 /// once.
@@ -103,6 +107,26 @@ pub enum Operation {
         /// The token of the grant.
         token: FencingToken,
     },
+    /// All services as the managers know them.
+    ListServices,
+    /// All managers and agents as the managers know them.
+    ListNodes,
+    /// Let one more node in, once. Managers never learn the token itself.
+    CreateToken {
+        /// SHA-256 of the token's secret, in lower-case hex.
+        digest: String,
+        /// What the node will be.
+        role: NodeRole,
+        /// Refused from then on.
+        expires: WallTime,
+    },
+    /// Use a token up; its bearer becomes the next node of its role.
+    RedeemToken {
+        /// SHA-256 of the token's secret, in lower-case hex.
+        digest: String,
+        /// The time by the clock of the manager that was shown the token.
+        now: WallTime,
+    },
 }
 
 impl Operation {
@@ -123,12 +147,22 @@ impl Operation {
             Operation::LeaseAcquire { .. } => "lease-acquire",
             Operation::LeaseRenew { .. } => "lease-renew",
             Operation::LeaseRelease { .. } => "lease-release",
+            Operation::ListServices => "list-services",
+            Operation::ListNodes => "list-nodes",
+            Operation::CreateToken { .. } => "create-token",
+            Operation::RedeemToken { .. } => "redeem-token",
         }
     }
 
     /// True if it changes nothing.
     pub fn is_read(&self) -> bool {
-        matches!(self, Operation::GetService { .. } | Operation::Get { .. })
+        matches!(
+            self,
+            Operation::GetService { .. }
+                | Operation::Get { .. }
+                | Operation::ListServices
+                | Operation::ListNodes
+        )
     }
 }
 
@@ -176,6 +210,23 @@ pub enum Outcome {
         /// Who.
         holder: String,
     },
+    /// Answer to `ListServices`.
+    Services {
+        /// In the order of their names.
+        services: Vec<ServiceView>,
+    },
+    /// Answer to `ListNodes`.
+    Nodes {
+        /// Members of the consensus group, in the order of their numbers.
+        managers: Vec<NodeId>,
+        /// All that ever registered, in the order of their numbers.
+        agents: Vec<AgentView>,
+    },
+    /// Answer to `RedeemToken`.
+    Admitted {
+        /// Who the bearer is from now on; nobody else ever was or will be.
+        node: NodeId,
+    },
 }
 
 /// A service as a client sees it.
@@ -189,6 +240,9 @@ pub struct ServiceView {
     pub rollout: RolloutState,
     /// Stopped by an operator.
     pub stopped: bool,
+    /// Being deleted: goes away with its last task.
+    #[serde(default)]
+    pub deleting: bool,
     /// Its tasks, in id order.
     pub tasks: Vec<TaskView>,
 }
@@ -208,6 +262,25 @@ pub struct TaskView {
     pub desired: DesiredState,
     /// What is.
     pub status: TaskStatus,
+}
+
+/// An agent as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// Its identity.
+    pub node: NodeId,
+    /// Whether it is heard of.
+    pub status: NodeStatus,
+    /// What may run there.
+    pub availability: Availability,
+    /// What it has to offer.
+    pub resources: Resources,
+    /// What its tasks take of that.
+    pub used: Resources,
+    /// What it is like.
+    pub labels: BTreeMap<String, String>,
+    /// Tasks that are bound to it and have not ended.
+    pub tasks: u32,
 }
 
 /// Why an [`Operation`] had no effect. None of these leaves a trace in the store.

@@ -65,8 +65,12 @@ pub struct RestartPolicy {
 }
 
 /// How an agent finds out whether an instance works.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct HealthCheck {
+    /// Run in the container; exit code 0 is healthy. Empty: an instance is healthy while its
+    /// process lives.
+    #[serde(default)]
+    pub command: Vec<String>,
     /// Between probes.
     pub interval: Duration,
     /// Longest a probe may take; an overdue probe is an error, not an unhealthy verdict.

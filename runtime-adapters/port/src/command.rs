@@ -59,10 +59,14 @@ pub enum RuntimeCommand {
         /// Label filter; empty selects all.
         labels: BTreeMap<String, String>,
     },
-    /// Run the container's health probe once.
+    /// Run a health probe in the container once. Not running: `FailedPrecondition`.
     Probe {
         /// Which container.
         id: ContainerId,
+        /// What to run there; exit code 0 is healthy. Empty: a live process is healthy.
+        command: Vec<String>,
+        /// Longest it may run; then it is an error, not a verdict.
+        timeout: Duration,
     },
 }
 
@@ -91,7 +95,7 @@ impl RuntimeCommand {
             | RuntimeCommand::Kill { id, .. }
             | RuntimeCommand::Delete { id, .. }
             | RuntimeCommand::Inspect { id }
-            | RuntimeCommand::Probe { id } => Some(id),
+            | RuntimeCommand::Probe { id, .. } => Some(id),
             RuntimeCommand::Pull { .. } | RuntimeCommand::List { .. } => None,
         }
     }

@@ -106,7 +106,7 @@ fn healthy(model: &Model, event: &Event, host: NodeId, id: InstanceId) -> Option
         .find(host, id)
         .filter(|found| found.is_live())?;
     let task = model.store.tasks.get(&id.task)?;
-    let check = model.store.spec_of(task)?.health?;
+    let check = model.store.spec_of(task)?.health.as_ref()?;
     let since = instance.healthy_since?;
     let verdicts = check.failures_max.max(1) + 1;
     let enough = (check.interval + check.timeout) * verdicts
@@ -201,6 +201,7 @@ mod tests {
         let mut probed = spec();
         let (interval, timeout) = (seconds(2), seconds(1));
         probed.health = Some(HealthCheck {
+            command: Vec::new(),
             interval,
             timeout,
             start_period: seconds(0),

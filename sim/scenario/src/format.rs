@@ -625,6 +625,12 @@ static HEALTH: Shape = Shape {
     meaning: "a health probe",
     fields: &[
         optional(
+            "command",
+            Kind::OneOrMany(&Kind::Text),
+            "none",
+            "run in the container; 0 is healthy",
+        ),
+        optional(
             "interval",
             Kind::Duration,
             "the profile's",

@@ -20,11 +20,36 @@ pub struct Profile {
     /// What a service gets that says nothing of `restart`.
     pub restart: RestartPolicy,
     /// What a health check gets that says `true`, and its missing fields.
-    pub health: HealthCheck,
+    pub health: Probing,
     /// From SIGTERM to SIGKILL.
     pub stop_grace: Duration,
     /// What a service gets that says nothing of `update`.
     pub update: UpdatePolicy,
+}
+
+/// How a profile probes; what it runs is the service's business.
+#[derive(Clone, Copy, Debug)]
+pub struct Probing {
+    /// Between probes.
+    pub interval: Duration,
+    /// Longest a probe may take.
+    pub timeout: Duration,
+    /// After the start, failures do not count for this long.
+    pub start_period: Duration,
+    /// Unhealthy verdicts in a row that fail the instance.
+    pub failures_max: u32,
+}
+
+impl From<Probing> for HealthCheck {
+    fn from(probing: Probing) -> Self {
+        HealthCheck {
+            command: Vec::new(),
+            interval: probing.interval,
+            timeout: probing.timeout,
+            start_period: probing.start_period,
+            failures_max: probing.failures_max,
+        }
+    }
 }
 
 const fn ms(milliseconds: u64) -> Duration {
@@ -74,7 +99,7 @@ const WAVETANK: Profile = Profile {
         },
         stable_after: s(60),
     },
-    health: HealthCheck {
+    health: Probing {
         interval: s(10),
         timeout: s(2),
         start_period: s(10),
@@ -110,7 +135,7 @@ const WARREN: Profile = Profile {
         restarts_max: 1_000,
         ..WAVETANK.restart
     }, // table: budget ignored
-    health: HealthCheck {
+    health: Probing {
         interval: s(30),
         timeout: s(10),
         ..WAVETANK.health
@@ -185,7 +210,7 @@ const PLFM: Profile = Profile {
         stable_after: s(600),
         ..WAVETANK.restart
     }, // table
-    health: HealthCheck {
+    health: Probing {
         interval: s(10),
         timeout: s(2),
         start_period: s(10),

@@ -178,17 +178,17 @@ impl Task {
             // A probe that could not run says nothing about the instance.
             _ => return,
         };
-        let Some(check) = self.durable.assignment.spec.health else {
+        let Some(check) = &self.durable.assignment.spec.health else {
             return;
         };
-        let since = self.tracker.running_since;
-        match self.tracker.health.judge(&check, since, ctx.now(), healthy) {
+        let (since, failures_max) = (self.tracker.running_since, check.failures_max.max(1));
+        match self.tracker.health.judge(check, since, ctx.now(), healthy) {
             Judgement::Healthy if !self.durable.status.ready => {
                 self.transition(ctx, |status| status.ready = true);
             }
             Judgement::None | Judgement::Healthy => {}
             Judgement::Failed => {
-                let message = format!("{} unhealthy verdicts in a row", check.failures_max.max(1));
+                let message = format!("{failures_max} unhealthy verdicts in a row");
                 self.end_attempt(ctx, EndingCause::Failed, Reason::HealthcheckFailed, message);
             }
         }

@@ -101,15 +101,16 @@ impl Task {
     }
 
     fn begin_run(&mut self, ctx: &mut Context<'_>) {
-        let check = self.durable.assignment.spec.health;
+        let check = self.durable.assignment.spec.health.as_ref();
+        let unchecked = check.is_none();
         self.tracker.strikes = 0;
         self.tracker.running_since = ctx.now();
-        self.tracker.health = Health::begin(check.as_ref(), ctx.now());
+        self.tracker.health = Health::begin(check, ctx.now());
         // One that has ended already is said to have run, and never to be ready.
         let runs = self.tracker.handle.known == Container::Running;
         self.transition(ctx, |status| {
             status.state = TaskState::Running;
-            status.ready = runs && check.is_none();
+            status.ready = runs && unchecked;
         });
     }
 
@@ -130,11 +131,16 @@ impl Task {
             }
             Verb::Delete { force } => RuntimeCommand::Delete { id, force },
             Verb::Probe => {
-                if let Some(check) = &spec.health {
+                let check = spec.health.as_ref();
+                if let Some(check) = check {
                     patience = check.timeout;
                     self.tracker.health.probed(check, ctx.now());
                 }
-                RuntimeCommand::Probe { id }
+                RuntimeCommand::Probe {
+                    id,
+                    command: check.map_or_else(Vec::new, |check| check.command.clone()),
+                    timeout: patience,
+                }
             }
         };
         if verb == Verb::Stop {

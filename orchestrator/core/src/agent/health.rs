@@ -70,6 +70,7 @@ mod tests {
     use super::*;
 
     const CHECK: HealthCheck = HealthCheck {
+        command: Vec::new(),
         interval: Duration::from_secs(1),
         timeout: Duration::from_secs(1),
         start_period: Duration::from_secs(5),

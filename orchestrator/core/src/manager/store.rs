@@ -9,35 +9,37 @@
 //! Applying must give the same result on every manager: no clock, no randomness, no hidden order.
 //!
 //! Map: `records` (what is kept), `index` (what is derived), `apply` (commands of managers and
-//! agents), `tasks` (what they do to tasks), `operations` (requests of clients), `validate` (what a
-//! client may not ask).
+//! agents), `tasks` (what they do to tasks), `operations` (requests of clients), `views` (what
+//! clients are shown), `tokens` (who is let in), `validate` (what a client may not ask).
 
 mod apply;
 mod index;
 mod operations;
 mod records;
 mod tasks;
+mod tokens;
 mod validate;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wavetank_model::{
-    Change, DesiredState, Incarnation, LeaseName, NodeId, NodeStatus, Operation, OperationError,
-    Outcome, Resources, Revision, ServiceName, ServiceSpec, TaskId,
+    Change, DesiredState, Incarnation, LeaseName, NodeId, NodeRole, NodeStatus, Operation,
+    OperationError, Outcome, Resources, Revision, ServiceName, ServiceSpec, TaskId,
 };
 
 use super::command::Command;
 use crate::message::Assignment;
 use index::Index;
-use records::ClientRecord;
+use records::{ClientRecord, TokenRecord};
 pub use records::{
     GenerationRecord, LeaseRecord, MemberRecord, NodeRecord, ServiceRecord, TaskRecord,
 };
 
 /// Version of the encoded store; another one is refused.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// What one command did.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,6 +79,9 @@ struct Data {
     member_last: u64,
     joined: BTreeMap<NodeId, MemberRecord>,
     clients: BTreeMap<NodeId, ClientRecord>,
+    tokens: BTreeMap<String, TokenRecord>,
+    /// Highest number of each role that was given to, or taken from, a node.
+    numbers: BTreeMap<NodeRole, u32>,
 }
 
 /// The replicated store.
@@ -106,7 +111,7 @@ impl Store {
         apply::apply(self, revision, command)
     }
 
-    /// Answers a request that changes nothing: `Get`, `GetService`, and whether a lease may be
+    /// Answers a request that changes nothing: a value, a view, and whether a lease may be
     /// renewed. The caller makes sure that the store is up to date.
     pub fn read(&self, operation: &Operation) -> Result<Outcome, OperationError> {
         operations::read(self, operation)

@@ -196,13 +196,21 @@ impl Deploy<'_, '_> {
         let Some(node) = self.node.get("health") else {
             return base;
         };
-        let default = base.unwrap_or(self.world.profile.health);
+        let default = base.unwrap_or_else(|| self.world.profile.health.into());
         match node.text() {
             Some("true") => return Some(default),
             Some(_) => return None,
             None => {}
         }
         let check = HealthCheck {
+            command: match node.get("command") {
+                Some(_) => node
+                    .words("command")
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect(),
+                None => default.command,
+            },
             interval: node.duration("interval").unwrap_or(default.interval),
             timeout: node.duration("timeout").unwrap_or(default.timeout),
             start_period: node

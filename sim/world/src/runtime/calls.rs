@@ -95,7 +95,7 @@ impl Runtime {
             RuntimeCommand::Delete { id, force } => self.delete(now, clock, &id, force),
             RuntimeCommand::Inspect { id } => self.state_of(&id),
             RuntimeCommand::List { labels } => self.list(&labels),
-            RuntimeCommand::Probe { id } => self.probe(now, &id),
+            RuntimeCommand::Probe { id, .. } => self.probe(now, &id),
         };
         self.answer(now, call, name, answer);
     }

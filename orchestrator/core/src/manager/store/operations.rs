@@ -7,12 +7,12 @@ use std::time::Duration;
 use wavetank_model::{
     Availability, Change, Claim, DesiredState, FencingToken, Generation, LeaseName, NodeId,
     Operation, OperationError, Outcome, Reason, RequestId, Revision, RolloutState, ServiceMode,
-    ServiceName, ServiceSpec, ServiceView, TaskId, TaskView,
+    ServiceName, ServiceSpec, TaskId,
 };
 
 use super::apply::Apply;
 use super::records::{ClientRecord, GenerationRecord, LeaseRecord, ServiceRecord};
-use super::{Store, validate};
+use super::{Store, tokens, validate, views};
 
 /// Answers kept per client. A client never has that many requests under way.
 const ANSWERS_MAX: usize = 64;
@@ -62,32 +62,17 @@ pub(super) fn read(store: &Store, operation: &Operation) -> Answer {
             value: store.data.entries.get(key).cloned(),
         }),
         Operation::GetService { service } => Ok(Outcome::Service {
-            service: view(store, service),
+            service: views::service(store, service),
         }),
+        Operation::ListServices => Ok(Outcome::Services {
+            services: views::services(store),
+        }),
+        Operation::ListNodes => Ok(views::nodes(store)),
         Operation::LeaseRenew { lease, token } => {
             held(store, lease, *token).map(|_| Outcome::Granted { token: *token })
         }
         other => Err(invalid(format!("{} is not a read", other.name()))),
     }
-}
-
-fn view(store: &Store, name: &ServiceName) -> Option<ServiceView> {
-    let service = store.service(name)?;
-    let task_view = |task: &super::TaskRecord| TaskView {
-        task: task.id,
-        slot: task.slot,
-        generation: task.generation,
-        node: task.node,
-        desired: task.desired,
-        status: task.status.clone(),
-    };
-    Some(ServiceView {
-        spec: service.spec.clone(),
-        generation: service.generation,
-        rollout: service.rollout,
-        stopped: service.stopped,
-        tasks: store.tasks_of(name).map(task_view).collect(),
-    })
 }
 
 fn perform(apply: &mut Apply<'_>, operation: &Operation) -> Answer {
@@ -105,9 +90,23 @@ fn perform(apply: &mut Apply<'_>, operation: &Operation) -> Answer {
         Operation::Put { key, value, claim } => put(apply, key, value, claim.as_ref()),
         Operation::LeaseAcquire { lease, holder, ttl } => acquire(apply, lease, holder, *ttl),
         Operation::LeaseRelease { lease, token } => release(apply, lease, *token),
-        Operation::Get { .. } | Operation::GetService { .. } | Operation::LeaseRenew { .. } => {
-            read(apply.store, operation)
+        Operation::CreateToken {
+            digest,
+            role,
+            expires,
+        } => {
+            tokens::create(apply.store, digest, *role, *expires)?;
+            done(apply)
         }
+        Operation::RedeemToken { digest, now } => {
+            let node = tokens::redeem(apply.store, digest, *now)?;
+            Ok(Outcome::Admitted { node })
+        }
+        Operation::Get { .. }
+        | Operation::GetService { .. }
+        | Operation::ListServices
+        | Operation::ListNodes
+        | Operation::LeaseRenew { .. } => read(apply.store, operation),
     }
 }
 
@@ -290,8 +289,6 @@ fn want_all(apply: &mut Apply<'_>, name: &ServiceName, desired: DesiredState) {
     }
 }
 
-/// A manager runs no tasks, so nothing is to be written down about it; the leader itself hands
-/// over when it is drained.
 /// Takes a manager off the list of members; whoever leads then puts it out of the group.
 fn remove_manager(apply: &mut Apply<'_>, node: NodeId) -> Answer {
     let members = &mut apply.store.data.members;
@@ -304,9 +301,12 @@ fn remove_manager(apply: &mut Apply<'_>, node: NodeId) -> Answer {
         return Err(invalid(format!("{node} is the last manager")));
     }
     members.retain(|_, member| *member != node);
+    tokens::note_number(apply.store, node);
     done(apply)
 }
 
+/// A manager runs no tasks, so nothing is to be written down about it; the leader itself hands
+/// over when it is drained.
 fn set_availability(apply: &mut Apply<'_>, node: NodeId, availability: Availability) -> Answer {
     if apply
         .store

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use wavetank_model::{
     Availability, Change, DesiredState, FencingToken, Generation, Incarnation, LeaseName, NodeId,
-    NodeStatus, OperationError, Outcome, Reason, Resources, Revision, RolloutState, ServiceMode,
-    ServiceName, ServiceSpec, TaskId, TaskState, TaskStatus,
+    NodeRole, NodeStatus, OperationError, Outcome, Reason, Resources, Revision, RolloutState,
+    ServiceMode, ServiceName, ServiceSpec, TaskId, TaskState, TaskStatus,
 };
+use wavetank_port::WallTime;
 
 /// A node that registered at least once.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +217,17 @@ pub struct MemberRecord {
     pub incarnation: Incarnation,
     /// The id it got.
     pub member: u64,
+}
+
+/// A join token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TokenRecord {
+    /// What its bearer becomes.
+    pub role: NodeRole,
+    /// It is refused from then on.
+    pub expires: WallTime,
+    /// Who used it up.
+    pub redeemed_by: Option<NodeId>,
 }
 
 /// The answers that one boot of a client got, so that a repeated request takes effect once.

@@ -11,6 +11,8 @@ use wavetank_port::{
     RuntimeError, RuntimeEvent, RuntimeReply, WallTime,
 };
 
+use super::specs::PROBE;
+
 pub const STEP: Duration = Duration::from_millis(1);
 
 /// What goes wrong with the next calls of one verb.
@@ -218,9 +220,15 @@ impl Runtime {
                 container: self.containers[id].clone(),
             }),
             RuntimeCommand::List { labels } => Ok(self.list(labels)),
-            RuntimeCommand::Probe { id } if self.is_running(id) => Ok(RuntimeReply::Probed {
-                healthy: self.behaviour.healthy,
-            }),
+            RuntimeCommand::Probe {
+                id,
+                command,
+                timeout,
+            } if self.is_running(id) => {
+                let asked = *command == [PROBE] && *timeout == Duration::from_secs(1);
+                let healthy = self.behaviour.healthy && asked;
+                Ok(RuntimeReply::Probed { healthy })
+            }
             RuntimeCommand::Probe { .. } => Err(RuntimeError::new(
                 ErrorClass::FailedPrecondition,
                 "not running",

@@ -76,8 +76,12 @@ pub fn spec(condition: RestartCondition) -> ServiceSpec {
     }
 }
 
+/// What probes run.
+pub const PROBE: &str = "check";
+
 pub fn checked(interval: u64, failures_max: u32) -> ServiceSpec {
     let health = HealthCheck {
+        command: vec![PROBE.to_owned()],
         interval: seconds(interval),
         timeout: seconds(1),
         start_period: Duration::ZERO,

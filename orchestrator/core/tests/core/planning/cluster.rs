@@ -135,10 +135,16 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster with so many equal nodes.
     pub fn new(nodes: u32) -> Self {
-        let store = Store::new();
+        let mut cluster = Cluster::with_store(Store::new());
+        (1..=nodes).for_each(|node| cluster.node_up(node, 8192 * MIB, &[]));
+        cluster
+    }
+
+    /// A cluster that starts with what is in this store.
+    pub fn with_store(store: Store) -> Self {
         let now = Instant(1_000_000_000);
         let planner = Planner::new(&timers(), now, &store);
-        let mut cluster = Cluster {
+        Cluster {
             replica: store.clone(),
             store,
             planner,
@@ -149,9 +155,7 @@ impl Cluster {
             behaviours: BTreeMap::new(),
             under_way: VecDeque::new(),
             commands: 0,
-        };
-        (1..=nodes).for_each(|node| cluster.node_up(node, 8192 * MIB, &[]));
-        cluster
+        }
     }
 
     pub fn node_up(&mut self, node: u32, memory_bytes: u64, labels: &[(&str, &str)]) {

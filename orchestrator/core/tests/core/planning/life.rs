@@ -204,7 +204,7 @@ fn bytes_that_are_no_store_are_refused() {
     let error = Store::decode(&other).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the store has format 2, this version reads 1"
+        "the store has format 3, this version reads 2"
     );
     assert!(Command::decode(&[250]).is_err());
 }

@@ -193,6 +193,7 @@ const NONSENSE: [(Edit, &str); 12] = [
     (
         |spec| {
             spec.health = Some(wavetank_model::HealthCheck {
+                command: Vec::new(),
                 interval: seconds(1),
                 timeout: seconds(1),
                 start_period: seconds(0),
