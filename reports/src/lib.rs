@@ -24,5 +24,5 @@ pub mod table;
 
 pub use bench::BenchRow;
 pub use run_report::{Divergence, RunIdentity, RunReport, RunVerdict};
-pub use summary::{Failure, ScenarioSummary, Summary};
+pub use summary::{Disagreement, Failure, ScenarioSummary, Summary};
 pub use table::Style;

@@ -17,6 +17,8 @@ pub struct ScenarioSummary {
     pub scenario: String,
     /// Its file.
     pub file: String,
+    /// The world it ran in.
+    pub world: String,
     /// The gravest verdict of its runs.
     pub verdict: RunVerdict,
     /// Runs that passed.
@@ -67,13 +69,28 @@ pub struct Failure {
     pub replay: String,
 }
 
+/// One seed that passed in one world and failed in another: one of them is wrong about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disagreement {
+    /// The scenario.
+    pub scenario: String,
+    /// Its file.
+    pub file: String,
+    /// The seed.
+    pub seed: u64,
+    /// Every world's verdict.
+    pub verdicts: Vec<(String, RunVerdict)>,
+}
+
 /// Many runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// One row per scenario file, in the order in which files were given.
+    /// One row per scenario file and world, in the order in which they were given.
     pub scenarios: Vec<ScenarioSummary>,
     /// Distinct failures, in the order in which they were found.
     pub failures: Vec<Failure>,
+    /// Where worlds do not agree.
+    pub disagreements: Vec<Disagreement>,
     /// The digest, if there was exactly one run and it ended.
     pub digest: Option<String>,
 }
@@ -88,13 +105,17 @@ impl Summary {
         Summary {
             scenarios: rows(reports),
             failures: failures(reports),
+            disagreements: disagreements(reports),
             digest,
         }
     }
 
-    /// The gravest verdict; `None` if nothing ran.
+    /// The gravest verdict; `None` if nothing ran. Worlds that disagree have found something, even
+    /// if each of them found what it should.
     pub fn verdict(&self) -> Option<RunVerdict> {
-        self.scenarios.iter().map(|row| row.verdict).max()
+        let rows = self.scenarios.iter().map(|row| row.verdict);
+        let disagreement = self.disagreements.first().map(|_| RunVerdict::Fail);
+        rows.chain(disagreement).max()
     }
 
     /// All rows as one.
@@ -102,6 +123,7 @@ impl Summary {
         let mut total = ScenarioSummary {
             scenario: "total".to_owned(),
             file: String::new(),
+            world: String::new(),
             verdict: self.verdict().unwrap_or(RunVerdict::Pass),
             passed: 0,
             failed: 0,
@@ -122,10 +144,34 @@ impl Summary {
     }
 }
 
+/// A run that proves less than it should agrees with everyone.
+fn disagreements(reports: &[RunReport]) -> Vec<Disagreement> {
+    let mut runs: BTreeMap<(&str, u64), Vec<&RunReport>> = BTreeMap::new();
+    for report in reports {
+        let key = (report.run.file.as_str(), report.run.seed);
+        runs.entry(key).or_default().push(report);
+    }
+    let has = |runs: &[&RunReport], verdict| runs.iter().any(|run| run.verdict == verdict);
+    runs.into_values()
+        .filter(|runs| has(runs, RunVerdict::Pass) && has(runs, RunVerdict::Fail))
+        .map(|runs| Disagreement {
+            scenario: runs[0].run.scenario.clone(),
+            file: runs[0].run.file.clone(),
+            seed: runs[0].run.seed,
+            verdicts: runs
+                .iter()
+                .map(|run| (run.run.world.clone(), run.verdict))
+                .collect(),
+        })
+        .collect()
+}
+
 fn rows(reports: &[RunReport]) -> Vec<ScenarioSummary> {
     let mut rows: Vec<ScenarioSummary> = Vec::new();
     for report in reports {
-        let known = rows.iter().position(|row| row.file == report.run.file);
+        let known = rows
+            .iter()
+            .position(|row| row.file == report.run.file && row.world == report.run.world);
         let index = known.unwrap_or_else(|| {
             rows.push(empty_row(report));
             rows.len() - 1
@@ -139,6 +185,7 @@ fn empty_row(report: &RunReport) -> ScenarioSummary {
     ScenarioSummary {
         scenario: report.run.scenario.clone(),
         file: report.run.file.clone(),
+        world: report.run.world.clone(),
         verdict: RunVerdict::Pass,
         passed: 0,
         failed: 0,

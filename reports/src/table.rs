@@ -6,7 +6,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 
 use crate::figures;
 use crate::run_report::RunVerdict;
-use crate::summary::{Failure, ScenarioSummary, Summary};
+use crate::summary::{Disagreement, Failure, ScenarioSummary, Summary};
 
 /// Distinct failures that are shown in full; the JSON report has all.
 const FAILURES_SHOWN: usize = 5;
@@ -35,6 +35,10 @@ pub fn render(summary: &Summary, style: Style) -> String {
     for failure in summary.failures.iter().take(FAILURES_SHOWN) {
         text.push('\n');
         push_failure(&mut text, failure, style);
+    }
+    for one in summary.disagreements.iter().take(FAILURES_SHOWN) {
+        text.push('\n');
+        push_line(&mut text, &disagreement(one));
     }
     let hidden = summary.failures.len().saturating_sub(FAILURES_SHOWN);
     if hidden > 0 {
@@ -79,27 +83,43 @@ pub(crate) fn right(text: String) -> Cell {
 
 fn rows(summary: &Summary, style: Style) -> Table {
     let broken = summary.total().broken > 0;
-    let mut header = vec!["scenario", "verdict", "passed", "failed", "inconclusive"];
+    let worlds = summary.scenarios.iter().any(|row| row.world != "event");
+    let mut header = vec!["scenario"];
+    header.extend(worlds.then_some("world"));
+    header.extend(["verdict", "passed", "failed", "inconclusive"]);
     header.extend(broken.then_some("broken"));
     header.extend(["events", "virtual time"]);
     let mut table = empty(style, &header);
     for scenario in &summary.scenarios {
-        table.add_row(row(scenario, broken, style));
+        table.add_row(row(scenario, worlds, broken, style));
     }
     table
 }
 
-fn row(scenario: &ScenarioSummary, broken: bool, style: Style) -> Vec<Cell> {
-    let mut cells = vec![
-        Cell::new(&scenario.scenario),
-        verdict(scenario.verdict, style),
-    ];
+fn row(scenario: &ScenarioSummary, worlds: bool, broken: bool, style: Style) -> Vec<Cell> {
+    let mut cells = vec![Cell::new(&scenario.scenario)];
+    cells.extend(worlds.then(|| Cell::new(&scenario.world)));
+    cells.push(verdict(scenario.verdict, style));
     let counts = [scenario.passed, scenario.failed, scenario.inconclusive];
     cells.extend(counts.map(|runs| number(runs as u64)));
     cells.extend(broken.then(|| number(scenario.broken as u64)));
     cells.push(number(scenario.events));
     cells.push(right(figures::span(scenario.virtual_ms)));
     cells
+}
+
+/// What each world says of a seed on which they do not agree.
+fn disagreement(one: &Disagreement) -> String {
+    let verdicts = one.verdicts.iter();
+    let said: Vec<String> = verdicts
+        .map(|(world, verdict)| format!("{world} {}", verdict.name()))
+        .collect();
+    format!(
+        "worlds disagree on {} seed {}: {}",
+        one.scenario,
+        one.seed,
+        said.join(", ")
+    )
 }
 
 fn verdict(verdict: RunVerdict, style: Style) -> Cell {

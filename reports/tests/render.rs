@@ -74,6 +74,34 @@ fn ended(scenario: &str, seed: u64, judgement: Judgement) -> RunReport {
     )
 }
 
+/// The same run in another world.
+fn in_world(world: &str, report: RunReport) -> RunReport {
+    RunReport {
+        run: RunIdentity {
+            world: world.to_owned(),
+            ..report.run
+        },
+        ..report
+    }
+}
+
+#[test]
+fn worlds_that_disagree_have_found_something() {
+    let pass = || passed("node-loss", 3);
+    let agreed = [pass(), in_world("turmoil", pass())];
+    let summary = Summary::of(&agreed);
+    assert_eq!(summary.scenarios.len(), 2);
+    assert_eq!(exit_code::of_summary(&summary), exit_code::PASS);
+    let failed = ended("node-loss", 3, judgement(Verdict::Fail));
+    let disagreed = [pass(), in_world("turmoil", failed)];
+    let summary = Summary::of(&disagreed);
+    assert_eq!(exit_code::of_summary(&summary), exit_code::VIOLATED);
+    let text = table::render(&summary, Style::PLAIN);
+    let line = "worlds disagree on node-loss seed 3: event pass, turmoil fail";
+    assert!(text.contains(line), "{text}");
+    assert!(text.contains("world"), "{text}");
+}
+
 fn passed(scenario: &str, seed: u64) -> RunReport {
     ended(scenario, seed, judgement(Verdict::Pass))
 }

@@ -92,11 +92,11 @@ pub fn run_system(
     engine::Engine::new(plan, system, *options, sink).run()
 }
 
-/// The header that belongs to a run's stored trace.
-pub fn header(plan: &Plan) -> Result<Header, serde_json::Error> {
+/// The header that belongs to the stored trace of a run in a world.
+pub fn header(plan: &Plan, world: &str) -> Result<Header, serde_json::Error> {
     Ok(Header {
         wavetank_trace: FORMAT_VERSION,
-        world: "event".into(),
+        world: world.to_owned(),
         seed: plan.seed,
         plan: serde_json::to_value(plan)?,
     })

@@ -21,4 +21,4 @@ mod spec;
 
 pub use capabilities::CAPABILITIES;
 pub use pace::{Pace, TokioPace};
-pub use runtime::{SharedClock, SharedRegistry, SimConfig, SimRuntime, Truth, TruthSink};
+pub use runtime::{SharedClock, SharedRegistry, SimConfig, SimRuntime, Stepper, Truth, TruthSink};

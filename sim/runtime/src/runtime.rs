@@ -36,6 +36,18 @@ pub enum Truth {
 /// Told the truth, in the order in which it happens.
 pub type TruthSink = Arc<dyn Fn(VirtualTime, Truth) + Send + Sync>;
 
+/// How time passes for a runtime, and who is told what happens meanwhile.
+pub struct Stepper {
+    /// The clocks of its machine.
+    pub clock: SharedClock,
+    /// The world's clock.
+    pub pace: Arc<dyn Pace>,
+    /// Who is told the truth.
+    pub truths: Option<TruthSink>,
+    /// Told when there may be something to do earlier than before.
+    pub rearm: Arc<Notify>,
+}
+
 /// Events kept for those who resume.
 const EVENTS_KEPT: usize = 65_536;
 
@@ -65,11 +77,7 @@ pub struct SimRuntime {
 pub(crate) struct Shared {
     state: Mutex<State>,
     registry: SharedRegistry,
-    clock: SharedClock,
-    pace: Arc<dyn Pace>,
-    truths: Option<TruthSink>,
-    /// The driver's alarm may have to be set anew.
-    rearm: Arc<Notify>,
+    stepper: Stepper,
     /// Something happened that a stream may wait for.
     pub news: Notify,
     pub interpreter: Option<Interpreter>,
@@ -96,24 +104,22 @@ impl SimRuntime {
     /// A runtime without containers or images. Must be called within a tokio runtime, whose clock
     /// it lives by.
     pub fn new(config: &SimConfig, registry: SharedRegistry) -> Self {
-        let clock = Arc::new(Mutex::new(LocalClock::new(0)));
-        let pace = Arc::new(TokioPace::new());
-        let mut runtime = SimRuntime::stepped(config, registry, clock, pace, None);
+        let stepper = Stepper {
+            clock: Arc::new(Mutex::new(LocalClock::new(0))),
+            pace: Arc::new(TokioPace::new()),
+            truths: None,
+            rearm: Arc::new(Notify::new()),
+        };
+        let mut runtime = SimRuntime::stepped(config, registry, stepper);
         let shared = &runtime.shared;
-        let driver = drive(Arc::downgrade(shared), Arc::clone(&shared.rearm));
+        let driver = drive(Arc::downgrade(shared), Arc::clone(&shared.stepper.rearm));
         runtime.driver = Some(tokio::spawn(driver));
         runtime
     }
 
     /// A runtime that does only what is due when it is stepped: whoever steps it decides how time
     /// passes, and it outlives whatever asks it.
-    pub fn stepped(
-        config: &SimConfig,
-        registry: SharedRegistry,
-        clock: SharedClock,
-        pace: Arc<dyn Pace>,
-        truths: Option<TruthSink>,
-    ) -> Self {
+    pub fn stepped(config: &SimConfig, registry: SharedRegistry, stepper: Stepper) -> Self {
         let stream = Stream::new(config.seed, &config.node.to_string(), "runtime");
         let mut world = Runtime::new(
             RuntimeConfig {
@@ -136,10 +142,7 @@ impl SimRuntime {
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             registry,
-            clock,
-            pace,
-            truths,
-            rearm: Arc::new(Notify::new()),
+            stepper,
             news: Notify::new(),
             interpreter: config.interpreter,
         });
@@ -159,11 +162,6 @@ impl SimRuntime {
     /// When [`SimRuntime::step`] has something to do.
     pub fn next_deadline(&self) -> Option<VirtualTime> {
         self.shared.lock().world.next_deadline()
-    }
-
-    /// Comes back when [`SimRuntime::next_deadline`] may have changed.
-    pub fn rearmed(&self) -> Arc<Notify> {
-        Arc::clone(&self.shared.rearm)
     }
 
     /// Does something to the simulated machine, such as a fault, at the present time.
@@ -218,15 +216,18 @@ impl Shared {
     }
 
     fn clock(&self) -> MutexGuard<'_, LocalClock> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.stepper
+            .clock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> VirtualTime {
-        self.pace.now()
+        self.stepper.pace.now()
     }
 
     fn until(&self, due: VirtualTime) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        self.pace.sleep(due.since(self.now()))
+        self.stepper.pace.sleep(due.since(self.now()))
     }
 
     /// Does what is due, and says when there is more to do.
@@ -260,7 +261,7 @@ impl Shared {
                 Output::Truth(payload) => Truth::Happened(payload),
                 Output::Hit(fault) => Truth::Hit(fault),
             };
-            if let Some(sink) = &self.truths {
+            if let Some(sink) = &self.stepper.truths {
                 sink(now, truth);
             }
         }
@@ -269,7 +270,7 @@ impl Shared {
 
     /// Something was changed from outside: the driver and the streams look again.
     fn stir(&self) {
-        self.rearm.notify_one();
+        self.stepper.rearm.notify_one();
         self.news.notify_waiters();
     }
 
@@ -294,7 +295,7 @@ impl Shared {
             self.pump(now, &mut state);
             number
         };
-        self.rearm.notify_one();
+        self.stepper.rearm.notify_one();
         let caller = Caller {
             shared: self,
             number,
@@ -306,7 +307,7 @@ impl Shared {
         let answer = tokio::select! {
             biased;
             answer = receiver => answer.unwrap_or_else(lost),
-            () = self.pace.sleep(within) => Err(RuntimeError::new(
+            () = self.stepper.pace.sleep(within) => Err(RuntimeError::new(
                 ErrorClass::DeadlineExceeded,
                 format!("no answer within {within:?}"),
             )),

@@ -108,6 +108,12 @@ const TASK: &[&str] = &["task"];
 const ALL: &[&str] = WORLDS;
 const SIMULATED: &[&str] = &["event", "turmoil", "madsim"];
 const EVENT: &[&str] = &["event"];
+/// turmoil runs every host in every tick: nothing stands still there.
+const BUT_TURMOIL: &[&str] = &["event", "madsim", "live"];
+/// madsim has one latency for all links.
+const BUT_MADSIM: &[&str] = &["event", "turmoil", "live"];
+/// The shells' simulators carry streams; what happens to one segment is a matter for TCP.
+const SINGLE_SEGMENTS: &[&str] = &["event", "live"];
 
 const COUNT_MAX: Kind = Kind::Integer(1, 1_000_000);
 const PERCENT: Kind = Kind::Integer(1, 100);
@@ -196,7 +202,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
             "the last unsynced write is half on disk",
         )],
         MACHINE,
-        EVENT,
+        SIMULATED,
         "Archipelago 29, Reaper 9: power loss with a torn state file",
     ),
     fault(
@@ -204,7 +210,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "power loss, and the disk is empty when the machine boots",
         &[],
         MACHINE,
-        EVENT,
+        SIMULATED,
         "a replaced disk; quorum is lost if it strikes a majority",
     ),
     fault(
@@ -212,7 +218,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "the machine freezes, containers included, and later goes on where it was",
         &[],
         MACHINE,
-        ALL,
+        BUT_TURMOIL,
         "StreamSpace 52: a lease holder paused for 20 s",
     ),
     fault(
@@ -238,7 +244,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
             "how far; negative for back",
         )],
         MACHINE,
-        EVENT,
+        SIMULATED,
         "StreamSpace 53: clock skew of 20 s",
     ),
     fault(
@@ -250,7 +256,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
             "parts per million",
         )],
         MACHINE,
-        EVENT,
+        SIMULATED,
         "a virtual machine's clock under load",
     ),
     // Links.
@@ -286,7 +292,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "messages take longer",
         &[BY],
         LINK,
-        ALL,
+        BUT_MADSIM,
         "a congested link",
     ),
     fault(
@@ -294,7 +300,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "messages are lost by chance",
         &[CHANCE],
         LINK,
-        ALL,
+        SINGLE_SEGMENTS,
         "StreamSpace 57: one lost heartbeat",
     ),
     fault(
@@ -302,7 +308,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "messages arrive twice by chance",
         &[CHANCE],
         LINK,
-        ALL,
+        SINGLE_SEGMENTS,
         "",
     ),
     fault(
@@ -313,7 +319,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
             required("by", Kind::Duration, "longest extra delay"),
         ],
         LINK,
-        ALL,
+        SINGLE_SEGMENTS,
         "plfm 50: duplicate, stale and reordered plans",
     ),
     fault(
@@ -329,7 +335,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "messages queue at a rate",
         &[SPEED],
         LINK,
-        ALL,
+        SINGLE_SEGMENTS,
         "a thin uplink",
     ),
     fault(
@@ -346,7 +352,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "writes and pulls fail for want of space",
         &[],
         MACHINE,
-        EVENT,
+        SIMULATED,
         "plfm 18",
     ),
     fault(
@@ -362,7 +368,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "writes fail",
         &[],
         MACHINE,
-        EVENT,
+        SIMULATED,
         "a dying disk",
     ),
     fault(
@@ -370,7 +376,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "the disk says a write is durable before it is",
         &[],
         MACHINE,
-        EVENT,
+        SIMULATED,
         "a volatile write cache; strikes what consensus stands on",
     ),
     fault(
@@ -378,7 +384,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "one record at rest is damaged",
         &[],
         MACHINE,
-        EVENT,
+        SIMULATED,
         "Reaper 9",
     ),
     // Registry.
@@ -394,7 +400,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
             optional("count", COUNT_MAX, "all while in force", "how many pulls"),
         ],
         REGISTRY,
-        &["event", "turmoil", "madsim", "live"],
+        ALL,
         "Archipelago 14, 15: a pull that fails twice or for ever",
     ),
     fault(
@@ -513,7 +519,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "processes end before their start was answered",
         &[ONE, optional("code", CODE, "0", "the exit code")],
         RUNTIME,
-        EVENT,
+        SIMULATED,
         "Reaper 1: a process that exits within a millisecond",
     ),
     fault(
@@ -521,7 +527,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "exit codes are lost",
         &[ONE],
         RUNTIME,
-        EVENT,
+        SIMULATED,
         "Reaper 5",
     ),
     fault(
@@ -529,7 +535,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "exits carry no time",
         &[ONE],
         RUNTIME,
-        EVENT,
+        SIMULATED,
         "Reaper 4: exited_at absent",
     ),
     fault(
@@ -537,7 +543,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "killing a dead process is an unknown error instead of not-found",
         &[],
         RUNTIME,
-        EVENT,
+        SIMULATED,
         "Reaper 3: ESRCH passed through",
     ),
     fault(
@@ -545,7 +551,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "the container's monitor is killed, and its process with it",
         &[],
         TASK,
-        &["event", "live"],
+        ALL,
         "Reaper 5: the shim killed with SIGKILL",
     ),
     fault(
@@ -558,7 +564,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
             "it still knows its containers",
         )],
         RUNTIME,
-        &["event", "turmoil", "madsim", "live"],
+        ALL,
         "a containerd or Podman upgrade under load",
     ),
     fault(
@@ -574,7 +580,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "a container of ours that nobody ordered appears",
         &[],
         RUNTIME,
-        &["event", "live"],
+        ALL,
         "Archipelago 20: an uninstall interrupted midway",
     ),
     // Workloads.
@@ -616,7 +622,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "a manager joins from an empty disk, or is stopped and removed by the operator",
         &[required("join", Kind::Bool, "true to join, false to leave")],
         &["leader", "follower", "manager", "event-host"],
-        &["event"],
+        SIMULATED,
         "etcd's member replacement",
     ),
     // Codec.
@@ -625,7 +631,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "a field has another type in the sender's version",
         MESSAGE,
         MACHINE,
-        SIMULATED,
+        EVENT,
         "StreamSpace 56: heartbeat time as a number",
     ),
     by_hand(
@@ -633,7 +639,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "a field has another name in the sender's version",
         MESSAGE,
         MACHINE,
-        SIMULATED,
+        EVENT,
         "StreamSpace 56",
     ),
     by_hand(
@@ -641,7 +647,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "a field is missing in the sender's version",
         MESSAGE,
         MACHINE,
-        SIMULATED,
+        EVENT,
         "StreamSpace 56: heartbeat without payload",
     ),
 ];

@@ -104,6 +104,21 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "wavetank-shells",
+        &[
+            "wavetank-port",
+            "wavetank-model",
+            "wavetank-core",
+            "wavetank-node",
+            "wavetank-trace",
+            "wavetank-scenario",
+            "wavetank-checkers",
+            "wavetank-world",
+            "wavetank-sim-runtime",
+            "wavetank-engine",
+        ],
+    ),
+    (
         "wavetank-mutants",
         &[
             "wavetank-port",
@@ -143,6 +158,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wavetank-checkers",
             "wavetank-world",
             "wavetank-engine",
+            "wavetank-shells",
             "wavetank-reports",
         ],
     ),
