@@ -11,6 +11,7 @@
 //! order (`biased`), and maps are ordered. On a simulated [`Platform`] the shell is as
 //! deterministic as that is.
 
+pub mod admission;
 pub mod identity;
 pub mod journal;
 pub mod locks;

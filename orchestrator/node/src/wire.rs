@@ -35,6 +35,18 @@ pub struct Hello {
     /// Where it can be dialled.
     #[serde(default)]
     pub advertise: Option<String>,
+    /// What it has had of the receiver's messages; nothing if it never heard of the receiver.
+    #[serde(default)]
+    pub received: Option<Received>,
+}
+
+/// How far the messages of one boot have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// Which boot of their sender.
+    pub incarnation: Incarnation,
+    /// The last one's number; zero if none has come.
+    pub through: u64,
 }
 
 /// A node without a certificate asks for one.

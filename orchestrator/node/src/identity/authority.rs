@@ -85,15 +85,12 @@ impl Ca {
     /// whom the certificate names, and for what, is decided here.
     pub fn sign(
         &self,
-        request: &[u8],
+        request: &Request,
         node: NodeId,
         now: WallTime,
         lifetime: Duration,
     ) -> Result<CertificateDer<'static>, IdentityError> {
-        let request = CertificateSigningRequestDer::from(request);
-        let request =
-            CertificateSigningRequestParams::from_der(&request).map_err(IdentityError::Request)?;
-        self.certify(node, &request.public_key, now, lifetime)
+        self.certify(node, &request.0.public_key, now, lifetime)
     }
 
     fn certify(
@@ -116,6 +113,18 @@ impl Ca {
 
     fn issuer(&self) -> Result<Issuer<'static, KeyPair>, IdentityError> {
         Issuer::from_ca_cert_der(&self.certificate, self.key.signer()?).map_err(IdentityError::Sign)
+    }
+}
+
+/// A request for a certificate, signed by the key that the certificate will be for.
+pub struct Request(CertificateSigningRequestParams);
+
+impl Request {
+    /// Reads a request (PKCS #10, DER) and checks its signature.
+    pub fn read(der: &[u8]) -> Result<Self, IdentityError> {
+        CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(der))
+            .map(Request)
+            .map_err(IdentityError::Request)
     }
 }
 

@@ -185,3 +185,84 @@ fn write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&new, path)?;
     File::open(folder)?.sync_all()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use wavetank_model::NodeId;
+
+    use super::*;
+    use crate::identity::LIFETIME;
+    use crate::os::Os;
+    use crate::platform::Platform as _;
+
+    fn authority() -> Ca {
+        let os = Os::new();
+        Ca::create(PrivateKey::generate(&os), os.wall()).expect("an authority")
+    }
+
+    fn identity(authority: &Ca) -> Identity {
+        let os = Os::new();
+        let key = PrivateKey::generate(&os);
+        let minted = authority.mint(NodeId::manager(1), key, os.wall(), LIFETIME);
+        minted.expect("an identity")
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_and_is_its_owners_alone() -> Result<(), FileError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kept = Folder::new(folder.path());
+        assert!(kept.identity()?.is_none());
+        assert!(kept.authority()?.is_none());
+        let authority = authority();
+        let (first, second) = (identity(&authority), identity(&authority));
+        kept.keep_authority(&authority)?;
+        kept.keep_identity(&first)?;
+        kept.keep_identity(&second)?;
+        let read = kept.identity()?.expect("it was kept");
+        assert_eq!(read.node(), NodeId::manager(1));
+        assert_eq!(read.certificate, second.certificate);
+        assert_eq!(read.authority(), authority.certificate());
+        let read = kept.authority()?.expect("it was kept");
+        assert!(read.key() == authority.key());
+        for file in fs::read_dir(folder.path()).expect("a folder") {
+            let metadata = file.and_then(|file| file.metadata()).expect("a file");
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn files_that_hold_something_else_are_named() -> Result<(), FileError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let kept = Folder::new(folder.path());
+        let (ours, theirs) = (authority(), authority());
+        kept.keep_identity(&identity(&ours))?;
+        let path = folder.path().join(IDENTITY);
+        let text = fs::read_to_string(&path).expect("a file");
+
+        fs::write(&path, &text[..text.len() / 2]).expect("written");
+        let error = kept.identity().expect_err("it is cut off");
+        assert!(error.to_string().contains("identity.pem"), "{error}");
+
+        let parts = read(&path)?.unwrap_or_default();
+        assert!(parts.len() < 3);
+        let key = pem::encode(&Pem::new(KEY, theirs.key().pkcs8()));
+        let certificates = text
+            .split_once("-----BEGIN CERTIFICATE")
+            .expect("it has some")
+            .1;
+        let mixed = format!("{key}-----BEGIN CERTIFICATE{certificates}");
+        fs::write(&path, mixed).expect("written");
+        let error = kept.identity().expect_err("the key is another one");
+        assert!(matches!(
+            error,
+            FileError::Identity {
+                source: IdentityError::OtherKey { .. },
+                ..
+            }
+        ));
+        Ok(())
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, PublicKeyData as _};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::IdentityError;
@@ -44,6 +44,15 @@ impl PrivateKey {
     /// The key in PKCS #8. Handle with care.
     pub fn pkcs8(&self) -> &[u8] {
         &self.pkcs8
+    }
+
+    /// A request (PKCS #10, DER) for a certificate for this key; the authority decides whom it
+    /// names.
+    pub fn request(&self) -> Result<Vec<u8>, IdentityError> {
+        let request = CertificateParams::default()
+            .serialize_request(&self.signer()?)
+            .map_err(IdentityError::Sign)?;
+        Ok(request.der().to_vec())
     }
 
     /// For signing certificates and requests.

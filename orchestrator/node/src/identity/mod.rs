@@ -20,17 +20,17 @@ mod token;
 
 use std::time::Duration;
 
-use rcgen::CertificateSigningRequest;
 use rustls::pki_types::CertificateDer;
 use wavetank_model::NodeId;
 use wavetank_port::WallTime;
 
-pub use authority::{Ca, LIFETIME};
+pub use authority::{Ca, LIFETIME, Request};
 pub use certificate::{Digest, digest_of, name_of, node_of};
 pub use files::{FileError, Folder};
 pub use key::PrivateKey;
-pub use tls::{Tls, WallClock, joiner};
-pub use token::{Token, TokenDigest, TokenError};
+pub use tls::{Tls, WallClock, joiner, operator};
+pub(crate) use token::digest_of_secret;
+pub use token::{Token, TokenError};
 
 /// Why an identity cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -128,12 +128,5 @@ impl Identity {
         let lifetime = Duration::from_nanos(not_after.0.saturating_sub(not_before.0));
         let third = u64::try_from((lifetime / 3).as_nanos()).unwrap_or(u64::MAX);
         WallTime(not_after.0.saturating_sub(third))
-    }
-
-    /// A request for a certificate for `key`; the authority decides whom it names.
-    pub fn request(key: &PrivateKey) -> Result<CertificateSigningRequest, IdentityError> {
-        rcgen::CertificateParams::default()
-            .serialize_request(&key.signer()?)
-            .map_err(IdentityError::Sign)
     }
 }

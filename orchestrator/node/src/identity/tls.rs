@@ -119,6 +119,27 @@ pub fn joiner(
     Ok(Arc::new(config))
 }
 
+/// For an operator's tool: it shows who it is, and speaks to any manager of its cluster, whose
+/// number it need not know.
+pub fn operator(
+    identity: &Identity,
+    clock: Arc<dyn TimeProvider>,
+) -> Result<Arc<ClientConfig>, IdentityError> {
+    let verifier = ByDigest {
+        authority: digest_of(&identity.authority),
+        provider: provider(),
+    };
+    let mut config = ClientConfig::builder_with_details(provider(), clock)
+        .with_protocol_versions(&[&TLS13])
+        .map_err(IdentityError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_auth_cert(chain(identity), identity.key.der())
+        .map_err(IdentityError::Tls)?;
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
 /// Accepts any manager of the cluster whose authority has this digest.
 #[derive(Debug)]
 struct ByDigest {

@@ -7,8 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::BASE32_NOPAD_NOCASE;
-use serde::{Deserialize, Serialize};
+use data_encoding::{BASE32_NOPAD_NOCASE, HEXLOWER};
 use sha2::{Digest as _, Sha256};
 use wavetank_model::NodeRole;
 
@@ -53,9 +52,9 @@ impl Token {
         &self.secret
     }
 
-    /// What the managers remember.
-    pub fn digest(&self, role: NodeRole) -> TokenDigest {
-        TokenDigest::of(&self.secret, role)
+    /// What the managers remember of it, if it is for nodes of this role.
+    pub fn digest(&self, role: NodeRole) -> String {
+        digest_of_secret(&self.secret, role)
     }
 
     /// The text that is handed over.
@@ -92,18 +91,46 @@ fn decode<const N: usize>(text: &str) -> Result<[u8; N], TokenError> {
         .ok_or(TokenError::Damaged)
 }
 
-/// What stands for a token where it must not be readable. It depends on the role as well: said
-/// for another role, a token is one that nobody made, and stays unspent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct TokenDigest(pub [u8; 32]);
+/// What stands for a token where it must not be readable, in lower-case hex. It depends on the
+/// role as well: said for another role, a token is one that nobody made, and stays unspent.
+pub(crate) fn digest_of_secret(secret: &[u8], role: NodeRole) -> String {
+    let mut digest = Sha256::new();
+    digest.update(role.name());
+    digest.update([0]);
+    digest.update(secret);
+    HEXLOWER.encode(&digest.finalize())
+}
 
-impl TokenDigest {
-    /// The digest of a secret that somebody says for a role.
-    pub fn of(secret: &[u8], role: NodeRole) -> Self {
-        let mut digest = Sha256::new();
-        digest.update(role.name());
-        digest.update([0]);
-        digest.update(secret);
-        TokenDigest(digest.finalize().into())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::Os;
+
+    #[test]
+    fn a_token_is_read_back_however_it_was_typed() {
+        let token = Token::generate([7; 32], &Os::new());
+        let text = token.reveal();
+        assert_eq!(text.parse(), Ok(token.clone()));
+        let (head, body) = text.split_at(HEAD.len());
+        let typed = format!("  {head}{}\n", body.to_lowercase());
+        assert_eq!(typed.parse(), Ok(token));
+    }
+
+    #[test]
+    fn what_is_no_token_is_told_apart() {
+        let text = Token::generate([7; 32], &Os::new()).reveal();
+        let cut = &text[..text.len() - 1];
+        assert_eq!(cut.parse::<Token>(), Err(TokenError::Damaged));
+        assert_eq!("WTK-1-".parse::<Token>(), Err(TokenError::Damaged));
+        assert_eq!("SWMTKN-1-x-y".parse::<Token>(), Err(TokenError::Head));
+    }
+
+    #[test]
+    fn a_token_for_one_role_is_none_for_another() {
+        let token = Token::generate([7; 32], &Os::new());
+        let digests =
+            [NodeRole::Manager, NodeRole::Agent, NodeRole::Client].map(|r| token.digest(r));
+        assert!(digests[0] != digests[1] && digests[1] != digests[2] && digests[0] != digests[2]);
+        assert!(digests.iter().all(|digest| digest.len() == 64));
     }
 }

@@ -16,7 +16,7 @@ use super::link::{Attachment, Direction, Link};
 use super::meter::{Meter, Metered};
 use super::{AddressBook, Arrival, Context};
 use crate::platform::Platform;
-use crate::wire::{self, Frame, Hello};
+use crate::wire::{self, Frame, Hello, Received};
 
 /// Memory of a write that is kept for the next one.
 const BUFFER_BYTES_KEPT: usize = 256 << 10;
@@ -24,7 +24,7 @@ const BUFFER_BYTES_KEPT: usize = 256 << 10;
 type Stream<P> = TlsStream<Metered<<P as Platform>::Stream>>;
 
 /// A stream that carries frames, with what is needed to see whether it moves.
-pub(super) struct Framed<P: Platform> {
+pub(crate) struct Framed<P: Platform> {
     pub(super) reader: FramedRead<ReadHalf<Stream<P>>, LengthDelimitedCodec>,
     pub(super) writer: WriteHalf<Stream<P>>,
     read: Arc<Meter>,
@@ -72,6 +72,19 @@ fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Er
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
+/// Says why somebody has to go. Whether that is heard does not matter.
+pub(super) async fn refuse<P: Platform>(
+    context: &Context<P>,
+    framed: &mut Framed<P>,
+    why: impl Into<String>,
+) -> io::Error {
+    let why = why.into();
+    let frame = Frame::Refused { why: why.clone() };
+    let timeout = context.shared.limits.handshake_timeout;
+    let _ = context.platform.within(timeout, framed.send(&frame)).await;
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
+}
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -87,25 +100,40 @@ pub(super) enum End {
 
 /// Takes note of the boot that a peer is in; from then on only its connections count. `false` for
 /// a boot before the newest.
-async fn enter<P: Platform>(context: &Context<P>, link: &Link, incarnation: Incarnation) -> bool {
+async fn enter<P: Platform>(
+    context: &Context<P>,
+    link: &Link,
+    direction: Direction,
+    hello: &Hello,
+) -> bool {
     let shared = &context.shared;
-    let mut inbound = link.inbound.lock().await;
-    let known = inbound.incarnation;
-    if known.is_some_and(|known| known > incarnation) {
+    let incarnation = hello.incarnation;
+    let newest = || link.heard().map(|heard| heard.incarnation);
+    if newest().is_some_and(|newest| newest > incarnation) {
         return false;
     }
-    if known.is_some_and(|known| known < incarnation) {
-        shared.counters.messages_outlived.add(link.start_anew());
-        // Whoever would be told is gone otherwise, and so is everything else soon.
-        let _ = shared
-            .arrivals
-            .send(Arrival::Lost { peer: link.peer })
-            .await;
+    // Before anything is waited for: what is superseded may be what one would wait for.
+    link.supersede(incarnation, direction);
+    let _delivering = link.delivering.lock().await;
+    match newest() {
+        None => link.hear(Received {
+            incarnation,
+            through: 0,
+        }),
+        Some(newest) if newest > incarnation => return false,
+        Some(newest) if newest == incarnation => {}
+        Some(_) => {
+            let outlived = link.start_anew(incarnation);
+            shared.counters.messages_outlived.add(outlived);
+            let lost = Arrival::Lost { peer: link.peer };
+            // Whoever would be told may be gone, and so is everything else soon.
+            let _ = shared.arrivals.send(lost).await;
+        }
     }
-    if known != Some(incarnation) {
-        inbound.incarnation = Some(incarnation);
-        inbound.through = 0;
-        link.received(0);
+    if let Some(received) = hello.received
+        && received.incarnation == shared.incarnation
+    {
+        link.acknowledge(received.through);
     }
     true
 }
@@ -120,10 +148,8 @@ pub(super) async fn run<P: Platform>(
     mut framed: Framed<P>,
     first: BytesMut,
 ) -> io::Result<()> {
-    if !enter(context, link, hello.incarnation).await {
-        let why = "a newer boot of this node is known".to_owned();
-        framed.send(&Frame::Refused { why: why.clone() }).await?;
-        return Err(invalid(why));
+    if !enter(context, link, direction, &hello).await {
+        return Err(refuse(context, &mut framed, "a newer boot of this node is known").await);
     }
     let shared = &context.shared;
     shared.counters.connections_established.add(1);
@@ -234,13 +260,14 @@ async fn deliver<P: Platform>(
     body: &Bytes,
 ) -> Result<(), End> {
     let shared = &context.shared;
-    let mut inbound = link.inbound.lock().await;
-    if inbound.incarnation != Some(incarnation) {
-        return Err(End::Superseded);
-    }
-    if sequence <= inbound.through {
-        shared.counters.messages_repeated.add(1);
-        return Ok(());
+    let _delivering = link.delivering.lock().await;
+    match link.heard() {
+        Some(heard) if heard.incarnation != incarnation => return Err(End::Superseded),
+        Some(heard) if heard.through >= sequence => {
+            shared.counters.messages_repeated.add(1);
+            return Ok(());
+        }
+        _ => {}
     }
     let from = link.peer;
     let arrival = match wire::decode_message(body) {
@@ -253,8 +280,10 @@ async fn deliver<P: Platform>(
     let sent = shared.arrivals.send(arrival).await;
     sent.map_err(|_| End::Stopped)?;
     shared.counters.messages_received.add(1);
-    inbound.through = sequence;
-    link.received(sequence);
+    link.hear(Received {
+        incarnation,
+        through: sequence,
+    });
     Ok(())
 }
 
@@ -336,7 +365,8 @@ impl Pending {
         buffer: &mut BytesMut,
     ) {
         let shared = &context.shared;
-        let through = attachment.link.received_through();
+        let heard = attachment.link.heard();
+        let through = heard.map_or(0, |heard| heard.through);
         if self.acknowledged != Some(through) {
             self.acknowledged = Some(through);
             wire::encode(&Frame::Acknowledge { through }, buffer);

@@ -8,14 +8,15 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rand_chacha::ChaCha8Rng;
 use rand_core::Rng as _;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 use wavetank_model::NodeId;
 
-use super::Context;
 use super::connection::{self, Framed};
 use super::link::{Direction, Link};
 use super::meter::Metered;
+use super::{Context, Limits};
 use crate::identity;
 use crate::platform::Platform;
 use crate::wire::{Frame, Hello};
@@ -25,7 +26,7 @@ pub(super) async fn run<P: Platform>(context: Context<P>, link: Arc<Link>) {
     let mut pauses = Pauses::new(&context, link.peer);
     loop {
         let address = wanted(&context, &link).await;
-        match dial(&context, link.peer, &address).await {
+        match dial(&context, &link, &address).await {
             Ok((hello, framed)) => {
                 pauses.reset();
                 let first = BytesMut::new();
@@ -80,39 +81,53 @@ async fn failed<P: Platform>(context: &Context<P>, link: &Link, error: &io::Erro
 
 async fn dial<P: Platform>(
     context: &Context<P>,
-    peer: NodeId,
+    link: &Link,
     address: &str,
 ) -> io::Result<(Hello, Framed<P>)> {
-    let shared = &context.shared;
+    let (shared, peer) = (&context.shared, link.peer);
     shared.counters.dials.add(1);
-    let timeout = shared.limits.handshake_timeout;
-    let greeted = context
-        .platform
-        .within(timeout, greet(context, peer, address));
-    greeted.await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// TCP, TLS, then both sides' hellos.
-async fn greet<P: Platform>(
-    context: &Context<P>,
-    peer: NodeId,
-    address: &str,
-) -> io::Result<(Hello, Framed<P>)> {
-    let shared = &context.shared;
-    let stream = context.platform.connect(address).await?;
+    let platform = &context.platform;
     let name = ServerName::try_from(identity::name_of(peer)).map_err(io::Error::other)?;
-    let connector = TlsConnector::from(shared.tls().client);
-    let stream = connector.connect(name, Metered::new(stream)).await?;
-    let mut framed = Framed::new(stream.into(), shared.limits.first_frame_bytes_max);
-    framed.send(&Frame::Hello(shared.hello())).await?;
-    match framed.receive().await? {
-        Frame::Hello(hello) if hello.node == peer => Ok((hello, framed)),
-        Frame::Refused { why } => Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
-        other => Err(io::Error::new(
+    let hello = Frame::Hello(shared.hello(link));
+    let answer = ask(
+        platform,
+        shared.tls().client,
+        name,
+        address,
+        &hello,
+        &shared.limits,
+    );
+    let answer = platform.within(shared.limits.handshake_timeout, answer);
+    match answer
+        .await
+        .unwrap_or(Err(io::ErrorKind::TimedOut.into()))?
+    {
+        (Frame::Hello(hello), framed) if hello.node == peer => Ok((hello, framed)),
+        (Frame::Refused { why }, _) => Err(io::Error::new(io::ErrorKind::PermissionDenied, why)),
+        (other, _) => Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("expected hello of {peer}, got {other:?}"),
         )),
     }
+}
+
+/// TCP, TLS, the first frame, and the one that answers it. May take for ever: callers bound it.
+pub(crate) async fn ask<P: Platform>(
+    platform: &P,
+    tls: Arc<ClientConfig>,
+    name: ServerName<'static>,
+    address: &str,
+    first: &Frame,
+    limits: &Limits,
+) -> io::Result<(Frame, Framed<P>)> {
+    let stream = platform.connect(address).await?;
+    let stream = TlsConnector::from(tls)
+        .connect(name, Metered::new(stream))
+        .await?;
+    let mut framed = Framed::new(stream.into(), limits.first_frame_bytes_max);
+    framed.send(first).await?;
+    let answer = framed.receive().await?;
+    Ok((answer, framed))
 }
 
 /// Growing pauses between attempts, each with a random part, so that nodes that lost somebody

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use wavetank_model::{Incarnation, NodeId};
 
 use super::limits::Limits;
-use crate::wire::{self, Frame};
+use crate::wire::{self, Frame, Received};
 
 /// How much is written in one go.
 const BATCH_BYTES: usize = 64 << 10;
@@ -41,27 +41,20 @@ pub(super) struct Signals {
     pub(super) close: Arc<Notify>,
 }
 
-/// How far a peer's messages have come. Held while one is passed on, so that two connections
-/// cannot pass on the same one.
-#[derive(Debug, Default)]
-pub(super) struct Inbound {
-    /// The peer's newest boot.
-    pub(super) incarnation: Option<Incarnation>,
-    /// The last message of it.
-    pub(super) through: u64,
-}
-
 /// One peer.
 pub(super) struct Link {
     pub(super) peer: NodeId,
-    pub(super) inbound: tokio::sync::Mutex<Inbound>,
+    /// Held while a message is passed on, so that two connections cannot pass on the same one.
+    pub(super) delivering: tokio::sync::Mutex<()>,
     /// There is something to send and no connection.
     pub(super) wanted: Notify,
-    outbound: Mutex<Outbound>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Outbound {
+struct State {
+    /// The peer's newest boot, and how far its messages have come.
+    heard: Option<Received>,
     /// Not acknowledged, oldest first.
     queue: VecDeque<Queued>,
     /// What the queue holds.
@@ -70,8 +63,6 @@ struct Outbound {
     last: u64,
     /// The last message that was written to the newest connection.
     written: u64,
-    /// The last of the peer's own messages that has arrived.
-    received: u64,
     connections: BTreeMap<ConnectionId, (Direction, Signals)>,
 }
 
@@ -86,10 +77,23 @@ impl Queued {
     }
 }
 
-impl Outbound {
+impl State {
     fn pop(&mut self) {
         if let Some(oldest) = self.queue.pop_front() {
             self.bytes -= oldest.cost();
+        }
+    }
+
+    /// The connection that carries the messages.
+    fn newest(&self) -> Option<ConnectionId> {
+        self.connections.last_key_value().map(|(id, _)| *id)
+    }
+
+    /// Tells connections of some directions to end.
+    fn close(&self, which: impl Fn(Direction) -> bool) {
+        let connections = self.connections.values();
+        for (_, signals) in connections.filter(|(direction, _)| which(*direction)) {
+            signals.close.notify_one();
         }
     }
 
@@ -106,60 +110,54 @@ impl Link {
     pub(super) fn new(peer: NodeId) -> Self {
         Link {
             peer,
-            inbound: tokio::sync::Mutex::default(),
+            delivering: tokio::sync::Mutex::default(),
             wanted: Notify::new(),
-            outbound: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    fn outbound(&self) -> MutexGuard<'_, Outbound> {
-        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a message; answers how many older ones had to go for it.
     pub(super) fn push(&self, body: Bytes, limits: &Limits) -> usize {
-        let mut outbound = self.outbound();
-        outbound.last += 1;
+        let mut state = self.state();
+        state.last += 1;
         let queued = Queued {
-            sequence: outbound.last,
+            sequence: state.last,
             body,
         };
-        outbound.bytes += queued.cost();
-        outbound.queue.push_back(queued);
-        let before = outbound.queue.len();
-        while outbound.queue.len() > 1
-            && (outbound.queue.len() > limits.queue_messages_max
-                || outbound.bytes > limits.queue_bytes_max)
+        state.bytes += queued.cost();
+        state.queue.push_back(queued);
+        let before = state.queue.len();
+        while state.queue.len() > 1
+            && (state.queue.len() > limits.queue_messages_max
+                || state.bytes > limits.queue_bytes_max)
         {
-            outbound.pop();
+            state.pop();
         }
-        outbound.wake(&self.wanted);
-        before - outbound.queue.len()
+        state.wake(&self.wanted);
+        before - state.queue.len()
     }
 
     /// True if messages wait and nothing carries them.
     pub(super) fn needs_connection(&self) -> bool {
-        let outbound = self.outbound();
-        !outbound.queue.is_empty() && outbound.connections.is_empty()
+        let state = self.state();
+        !state.queue.is_empty() && state.connections.is_empty()
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        !self.outbound().connections.is_empty()
+        !self.state().connections.is_empty()
     }
 
-    /// A new connection takes over; one of the same direction is superseded.
+    /// A new connection takes over.
     pub(super) fn attach(self: &Arc<Self>, id: ConnectionId, direction: Direction) -> Attachment {
-        let mut outbound = self.outbound();
-        for (of, signals) in outbound.connections.values() {
-            if *of == direction {
-                signals.close.notify_one();
-            }
-        }
+        let mut state = self.state();
+        state.close(|of| of == direction);
         let signals = Signals::default();
-        outbound
-            .connections
-            .insert(id, (direction, signals.clone()));
-        outbound.written = 0;
+        state.connections.insert(id, (direction, signals.clone()));
+        state.written = 0;
         Attachment {
             link: self.clone(),
             id,
@@ -169,16 +167,15 @@ impl Link {
 
     /// Appends the next messages that connection `id` has to carry; answers how many.
     fn take(&self, id: ConnectionId, out: &mut BytesMut) -> usize {
-        let mut outbound = self.outbound();
-        let newest = outbound.connections.last_key_value().map(|(id, _)| *id);
-        if newest != Some(id) {
+        let mut state = self.state();
+        if state.newest() != Some(id) {
             return 0;
         }
-        let written = outbound.written;
-        let first = outbound.queue.partition_point(|m| m.sequence <= written);
+        let written = state.written;
+        let first = state.queue.partition_point(|m| m.sequence <= written);
         let mut taken = 0;
         let mut last = written;
-        for queued in outbound.queue.range(first..) {
+        for queued in state.queue.range(first..) {
             if out.len() >= BATCH_BYTES {
                 break;
             }
@@ -190,42 +187,48 @@ impl Link {
             last = queued.sequence;
             taken += 1;
         }
-        outbound.written = last;
+        state.written = last;
         taken
     }
 
     /// The peer has everything up to `through`.
     pub(super) fn acknowledge(&self, through: u64) {
-        let mut outbound = self.outbound();
-        while outbound
-            .queue
-            .front()
-            .is_some_and(|m| m.sequence <= through)
-        {
-            outbound.pop();
+        let mut state = self.state();
+        while state.queue.front().is_some_and(|m| m.sequence <= through) {
+            state.pop();
         }
     }
 
-    /// The peer's messages have arrived up to `through`.
-    pub(super) fn received(&self, through: u64) {
-        self.outbound().received = through;
+    /// The peer's newest boot, and how far its messages have come.
+    pub(super) fn heard(&self) -> Option<Received> {
+        self.state().heard
     }
 
-    /// What there is to acknowledge.
-    pub(super) fn received_through(&self) -> u64 {
-        self.outbound().received
+    /// A boot's messages have arrived up to `through`.
+    pub(super) fn hear(&self, received: Received) {
+        self.state().heard = Some(received);
     }
 
-    /// The peer has started anew: nothing that was meant for its past is sent. Answers how many
+    /// Tells connections to end that one from this boot takes the place of.
+    pub(super) fn supersede(&self, incarnation: Incarnation, direction: Direction) {
+        let state = self.state();
+        let same_boot = state
+            .heard
+            .is_none_or(|heard| heard.incarnation == incarnation);
+        state.close(|of| of == direction || !same_boot);
+    }
+
+    /// The peer is in a new boot. Nothing that was meant for its past is sent; answers how many
     /// messages that were.
-    pub(super) fn start_anew(&self) -> usize {
-        let mut outbound = self.outbound();
-        for (_, signals) in outbound.connections.values() {
-            signals.close.notify_one();
-        }
-        outbound.bytes = 0;
-        let outlived = outbound.queue.len();
-        outbound.queue.clear();
+    pub(super) fn start_anew(&self, incarnation: Incarnation) -> usize {
+        let mut state = self.state();
+        state.heard = Some(Received {
+            incarnation,
+            through: 0,
+        });
+        state.bytes = 0;
+        let outlived = state.queue.len();
+        state.queue.clear();
         outlived
     }
 }
@@ -247,9 +250,11 @@ impl Attachment {
 impl Drop for Attachment {
     /// Whatever connection is left takes over.
     fn drop(&mut self) {
-        let mut outbound = self.link.outbound();
-        outbound.connections.remove(&self.id);
-        outbound.written = 0;
-        outbound.wake(&self.link.wanted);
+        let mut state = self.link.state();
+        if state.newest() == Some(self.id) {
+            state.written = 0;
+        }
+        state.connections.remove(&self.id);
+        state.wake(&self.link.wanted);
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use wavetank_model::NodeId;
@@ -18,12 +18,16 @@ use super::Context;
 use super::connection::{self, Framed};
 use super::link::{ConnectionId, Direction};
 use super::meter::Metered;
+use crate::admission::Admission;
 use crate::identity;
 use crate::platform::{Platform, Task};
-use crate::wire::{self, Frame, Hello};
+use crate::wire::{self, Frame, Hello, Join};
 
 /// The pause after a failure to accept: the machine is out of something.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// What guessing at tokens costs.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 
 /// What a connection tells the listener of itself.
 enum Progress {
@@ -94,7 +98,7 @@ pub(super) async fn run<P: Platform>(context: Context<P>, mut listener: P::Liste
                     id: context.next_id(),
                     progress: progress.clone(),
                 };
-                admit(&context, &mut guests, ticket, stream, from);
+                seat(&context, &mut guests, ticket, stream, from);
             }
             Err(error) => {
                 context.complain(&"the listening socket", &error);
@@ -104,7 +108,7 @@ pub(super) async fn run<P: Platform>(context: Context<P>, mut listener: P::Liste
     }
 }
 
-fn admit<P: Platform>(
+fn seat<P: Platform>(
     context: &Context<P>,
     guests: &mut Guests,
     ticket: Ticket,
@@ -138,9 +142,16 @@ fn admit<P: Platform>(
     guests.unknown.insert(id, task);
 }
 
-/// What a new connection turned out to be.
-enum Visitor<P: Platform> {
-    Peer(Hello, Framed<P>),
+/// What a new connection turned out to be for.
+enum Wish {
+    Talk(Hello),
+    Certificate(Plea),
+}
+
+/// What a certificate is asked for with.
+enum Plea {
+    Token(Join),
+    OlderCertificate(NodeId, Bytes),
 }
 
 async fn serve<P: Platform>(
@@ -155,55 +166,113 @@ async fn serve<P: Platform>(
         .within(timeout, greet(context, stream))
         .await;
     let greeted = greeted.unwrap_or(Err(io::ErrorKind::TimedOut.into()));
-    let visitor = greeted.inspect_err(|_| shared.counters.handshakes_failed.add(1))?;
+    let (wish, mut framed) = greeted.inspect_err(|_| shared.counters.handshakes_failed.add(1))?;
+    let hello = match wish {
+        Wish::Talk(hello) => hello,
+        Wish::Certificate(plea) => return admit(context, ticket, plea, &mut framed).await,
+    };
     ticket.known();
-    match visitor {
-        Visitor::Peer(hello, framed) => {
-            let link = shared.link(hello.node);
-            let mut first = BytesMut::new();
-            wire::encode(&Frame::Hello(shared.hello()), &mut first);
-            connection::run(context, &link, Direction::Accepted, hello, framed, first).await
-        }
-    }
+    let link = shared.link(hello.node);
+    let mut first = BytesMut::new();
+    wire::encode(&Frame::Hello(shared.hello(&link)), &mut first);
+    connection::run(context, &link, Direction::Accepted, hello, framed, first).await
 }
 
 /// TLS, then the first frame.
-async fn greet<P: Platform>(context: &Context<P>, stream: P::Stream) -> io::Result<Visitor<P>> {
+async fn greet<P: Platform>(
+    context: &Context<P>,
+    stream: P::Stream,
+) -> io::Result<(Wish, Framed<P>)> {
     let acceptor = TlsAcceptor::from(context.shared.tls().server);
     let stream = acceptor.accept(Metered::new(stream)).await?;
     let certificates = stream.get_ref().1.peer_certificates();
-    let node = match certificates.and_then(<[_]>::first) {
-        Some(certificate) => Some(identity::node_of(certificate).map_err(io::Error::other)?),
-        None => None,
-    };
+    let node = certificates
+        .and_then(<[_]>::first)
+        .map(identity::node_of)
+        .transpose()
+        .map_err(io::Error::other)?;
     let limits = &context.shared.limits;
     let mut framed = Framed::new(stream.into(), limits.first_frame_bytes_max);
     let first = framed.receive().await?;
-    match sort(context, node, first) {
-        Ok(hello) => Ok(Visitor::Peer(hello, framed)),
-        Err(why) => {
-            framed.send(&Frame::Refused { why: why.clone() }).await?;
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
-        }
+    match sort(context.shared.node, node, first) {
+        Ok(wish) => Ok((wish, framed)),
+        Err(why) => Err(connection::refuse(context, &mut framed, why).await),
     }
 }
 
-/// What somebody who proved to be `node` may begin with.
-fn sort<P: Platform>(
-    context: &Context<P>,
-    node: Option<NodeId>,
-    first: Frame,
-) -> Result<Hello, String> {
+/// What somebody who proved to be `node` may begin with, if `own` is asked.
+fn sort(own: NodeId, node: Option<NodeId>, first: Frame) -> Result<Wish, String> {
     match (node, first) {
         (Some(node), Frame::Hello(hello)) if hello.node != node => Err(format!(
             "the certificate is for {node}, not for {}",
             hello.node
         )),
-        (Some(node), Frame::Hello(_)) if node == context.shared.node => {
-            Err("this node talks to itself".to_owned())
+        (Some(node), Frame::Hello(_)) if node == own => Err(format!("only one node is {own}")),
+        (Some(_), Frame::Hello(hello)) => Ok(Wish::Talk(hello)),
+        (Some(node), Frame::Renew { request }) => {
+            Ok(Wish::Certificate(Plea::OlderCertificate(node, request)))
         }
-        (Some(_), Frame::Hello(hello)) => Ok(hello),
+        (None, Frame::Join(join)) => Ok(Wish::Certificate(Plea::Token(join))),
         (None, _) => Err("only a node with a certificate may do that".to_owned()),
-        (Some(_), _) => Err("a connection begins with hello".to_owned()),
+        (Some(_), _) => Err("a connection does not begin like that".to_owned()),
+    }
+}
+
+/// Answers somebody who wants a certificate.
+async fn admit<P: Platform>(
+    context: &Context<P>,
+    ticket: &Ticket,
+    plea: Plea,
+    framed: &mut Framed<P>,
+) -> io::Result<()> {
+    let shared = &context.shared;
+    let refuse = async |framed: &mut Framed<P>, why: String| {
+        shared.counters.admissions_refused.add(1);
+        Err(connection::refuse(context, framed, why).await)
+    };
+    let Some(admission) = shared.admission.get() else {
+        return refuse(framed, "this node admits nobody".to_owned()).await;
+    };
+    // Held for the pause after a refusal as well: guessing goes no faster for guessing at once.
+    let Ok(_permit) = shared.admissions.try_acquire() else {
+        return refuse(framed, "too many nodes are joining: try again".to_owned()).await;
+    };
+    ticket.known();
+    let granted = decide(context, admission, plea);
+    let granted = context
+        .platform
+        .within(shared.limits.admission_timeout, granted)
+        .await;
+    match granted.unwrap_or(Err(
+        "the managers do not agree in time: try again".to_owned()
+    )) {
+        Ok(granted) => {
+            shared.counters.admissions_granted.add(1);
+            let timeout = shared.limits.handshake_timeout;
+            let sent = context
+                .platform
+                .within(timeout, framed.send(&granted))
+                .await;
+            sent.unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+        }
+        Err(why) => {
+            context.platform.sleep(PAUSE_AFTER_REFUSAL).await;
+            refuse(framed, why).await
+        }
+    }
+}
+
+async fn decide<P: Platform>(
+    context: &Context<P>,
+    admission: &Admission,
+    plea: Plea,
+) -> Result<Frame, String> {
+    let now = context.platform.wall();
+    match plea {
+        Plea::Token(join) => {
+            let addresses = context.shared.book.borrow().clone();
+            admission.join(&join, now, addresses).await
+        }
+        Plea::OlderCertificate(node, request) => admission.renew(node, &request, now),
     }
 }

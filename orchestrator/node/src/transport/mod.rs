@@ -10,7 +10,7 @@
 //! is carries both directions.
 //!
 //! Map: `link` (one peer: queue and acknowledgement), `connection` (one connection), `dialer` and
-//! `listener` (how it begins), `address_book`, `limits` (bounds, counters, complaints), `meter`
+//! `listener` (how it begins; also where nodes are let in, see `admission`), `address_book`, `limits` (bounds, counters, complaints), `meter`
 //! (whether anything moves).
 
 mod address_book;
@@ -26,17 +26,19 @@ use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rand_chacha::ChaCha8Rng;
 use rustls::time_provider::TimeProvider;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use wavetank_core::Message;
 use wavetank_model::{Incarnation, NodeId, NodeRole};
 
 pub use address_book::AddressBook;
+pub(crate) use dialer::ask;
 pub use limits::{Counter, Counters, Limits};
 
+use crate::admission::Admission;
 use crate::identity::{Identity, IdentityError, Tls, WallClock};
 use crate::platform::{Platform, Task};
 use crate::wire::{self, Hello, VERSION};
@@ -125,6 +127,9 @@ struct Shared {
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     /// Links that want a dialer.
     dialled: mpsc::UnboundedSender<Arc<Link>>,
+    admission: OnceLock<Admission>,
+    /// Joins and renewals that may be worked on.
+    admissions: Semaphore,
     counters: Counters,
     complaints: Complaints,
     connections: AtomicU64,
@@ -175,6 +180,8 @@ impl Transport {
             book: watch::Sender::new(config.addresses),
             links: Mutex::default(),
             dialled,
+            admission: OnceLock::new(),
+            admissions: Semaphore::new(config.limits.admissions_max),
             counters: Counters::default(),
             complaints: Complaints::default(),
             connections: AtomicU64::new(0),
@@ -228,6 +235,12 @@ impl Transport {
         &self.shared.counters
     }
 
+    /// Lets nodes in from now on, and renews certificates. Only the first call counts.
+    pub fn admit(&self, admission: Admission) {
+        // A second authority would be a second cluster.
+        let _ = self.shared.admission.set(admission);
+    }
+
     /// Shows the next certificate from now on; connections that stand keep standing.
     pub fn renew(&self, identity: &Identity) -> Result<(), IdentityError> {
         let tls = Tls::new(identity, self.shared.clock.clone())?;
@@ -266,12 +279,13 @@ fn advertised(configured: Option<String>, listens: Option<SocketAddr>) -> Option
 }
 
 impl Shared {
-    fn hello(&self) -> Hello {
+    fn hello(&self, link: &Link) -> Hello {
         Hello {
             version: VERSION,
             node: self.node,
             incarnation: self.incarnation,
             advertise: self.advertise.clone(),
+            received: link.heard(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
@@ -22,6 +22,7 @@ use wavetank_port::WallTime;
 pub struct Machine {
     os: Os,
     ahead_seconds: Arc<AtomicI64>,
+    panicked: Arc<AtomicBool>,
 }
 
 impl Machine {
@@ -29,7 +30,13 @@ impl Machine {
         Machine {
             os: Os::new(),
             ahead_seconds: Arc::default(),
+            panicked: Arc::default(),
         }
+    }
+
+    /// A panic in a task would otherwise end that task alone, unseen.
+    pub fn assert_no_panics(&self) {
+        assert!(!self.panicked.load(Ordering::Relaxed), "a task panicked");
     }
 
     pub fn set_clock_ahead(&self, by: Duration) {
@@ -72,7 +79,15 @@ impl Platform for Machine {
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Task {
-        self.os.spawn(future)
+        let task = tokio::spawn(future);
+        let abort = task.abort_handle();
+        let panicked = self.panicked.clone();
+        tokio::spawn(async move {
+            if task.await.is_err_and(|error| error.is_panic()) {
+                panicked.store(true, Ordering::Relaxed);
+            }
+        });
+        Task::new(move || abort.abort())
     }
 
     fn entropy(&self, bytes: &mut [u8]) {
@@ -118,8 +133,13 @@ impl Cluster {
     }
 
     pub async fn start(&self, config: TransportConfig) -> Node {
+        Cluster::start_on(&self.machine, config).await
+    }
+
+    /// On a machine of its own.
+    pub async fn start_on(machine: &Machine, config: TransportConfig) -> Node {
         let node = config.identity.node();
-        let started = Transport::start(self.machine.clone(), config).await;
+        let started = Transport::start(machine.clone(), config).await;
         let (transport, arrivals) = started.expect("a transport");
         Node {
             node,
