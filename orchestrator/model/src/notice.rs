@@ -185,6 +185,34 @@ pub enum Notice {
     },
 }
 
+impl Notice {
+    /// The kebab-case name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Notice::RoleChanged { .. } => "role-changed",
+            Notice::Applied { .. } => "applied",
+            Notice::SnapshotInstalled { .. } => "snapshot-installed",
+            Notice::Recovered { .. } => "recovered",
+            Notice::MembershipChanged { .. } => "membership-changed",
+            Notice::Undecodable { .. } => "undecodable",
+            Notice::SessionOpened { .. } => "session-opened",
+            Notice::SessionLost { .. } => "session-lost",
+            Notice::AssignmentsAccepted { .. } => "assignments-accepted",
+            Notice::AssignmentsRefused { .. } => "assignments-refused",
+            Notice::TaskMoved { .. } => "task-moved",
+            Notice::ReportAcknowledged { .. } => "report-acknowledged",
+            Notice::StopRequested { .. } => "stop-requested",
+            Notice::ExitObserved { .. } => "exit-observed",
+            Notice::ObservationFailed { .. } => "observation-failed",
+            Notice::InstanceAdopted { .. } => "instance-adopted",
+            Notice::OrphanRemoved { .. } => "orphan-removed",
+            Notice::PullDelayed { .. } => "pull-delayed",
+            Notice::LeaseWon { .. } => "lease-won",
+            Notice::LeaseLost { .. } => "lease-lost",
+        }
+    }
+}
+
 /// One change to the replicated store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]

@@ -3,7 +3,9 @@
 //!
 //! Map: `platform` (the port to the machine: network, clocks, entropy, tasks), `os` (a real one),
 //! `journal` (durable records), `calls` (the container runtime), `locks` (lock files), `observer`
-//! (who is told), `driver` (the loop around one process).
+//! (who is told), `driver` (the loop around one process), `node` (a whole node put together).
+//! What only a real node has: `serve` (a node from its folder), `api` (a manager's HTTP API),
+//! `config` (what a node is told), `ctl` (an operator's commands).
 //!
 //! # Determinism
 //! Nothing outside `os` and what only a real node has (`api`, `ctl`, the binary) touches a clock, a
@@ -12,12 +14,19 @@
 //! deterministic as that is.
 
 pub mod admission;
+pub mod api;
+pub mod calls;
+pub mod config;
+pub mod ctl;
+pub mod driver;
 pub mod identity;
 pub mod journal;
 pub mod locks;
+pub mod node;
 pub mod observer;
 pub mod os;
 pub mod platform;
+pub mod serve;
 pub mod transport;
 pub mod wire;
 

@@ -3,8 +3,16 @@
 use wavetank_model::{Notice, Operation, OperationError, Outcome, RequestId};
 use wavetank_port::{ContainerId, ErrorClass, RuntimeCommand};
 
+use crate::transport::Transport;
+
 /// Told in the order in which things happen. Must not block.
 pub trait Observer: Send + Sync {
+    /// The node is in the network. Whoever wants to count its connections, or to let others in
+    /// through them, keeps a clone.
+    fn connected(&self, transport: &Transport) {
+        let _ = transport;
+    }
+
     /// A decision has taken effect: what it needs is durable. What follows from it comes after.
     fn notice(&self, notice: Notice);
 

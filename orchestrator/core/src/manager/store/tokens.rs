@@ -12,6 +12,8 @@ use super::records::TokenRecord;
 
 /// Tokens remembered, used ones too. The one that expires first gives way to a new one.
 const TOKENS_MAX: usize = 1024;
+/// Clients up to this number are managers' own and the operators' whom the cluster was made with.
+const CLIENT_NUMBERS_RESERVED: u32 = 10_000;
 /// Hex digits of a SHA-256.
 const DIGEST_LENGTH: usize = 64;
 
@@ -82,7 +84,11 @@ fn next_node(store: &Store, role: NodeRole) -> Result<NodeId, OperationError> {
         .filter(|node| node.role == role)
         .map(|node| node.number);
     let given = data.numbers.get(&role).copied();
-    let last = known.chain(given).max().unwrap_or(0);
+    let reserved = match role {
+        NodeRole::Client => CLIENT_NUMBERS_RESERVED,
+        NodeRole::Manager | NodeRole::Agent => 0,
+    };
+    let last = known.chain(given).chain([reserved]).max().unwrap_or(0);
     let number = last
         .checked_add(1)
         .ok_or_else(|| invalid(format!("there is no number left for a {}", role.name())))?;

@@ -1,0 +1,141 @@
+//! What is kept fresh while a node runs: its certificate and the addresses of managers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+use rustls::ServerConfig;
+use tokio::sync::watch;
+use wavetank_model::NodeId;
+use wavetank_port::WallTime;
+
+use super::StateFolder;
+use super::chain;
+use crate::admission;
+use crate::identity::{Ca, Identity, PrivateKey, Tls, WallClock};
+use crate::os::Os;
+use crate::platform::Platform as _;
+use crate::transport::{Limits, Transport};
+
+/// How often it is looked whether the certificate has to be renewed; also after a failure.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Where a node's next certificate comes from.
+pub(super) enum Source {
+    /// It holds the authority itself.
+    Authority {
+        authority: Box<Ca>,
+        lifetime: Duration,
+    },
+    /// Managers have it.
+    Managers,
+}
+
+/// Keeps a certificate fresh.
+pub(super) struct Renewal {
+    pub folder: StateFolder,
+    pub source: Source,
+    pub identity: Arc<Identity>,
+    pub transport: Transport,
+    /// Who else shows the certificate.
+    pub tls: Option<watch::Sender<Arc<ServerConfig>>>,
+}
+
+impl Renewal {
+    /// Renews for as long as the node runs.
+    pub async fn run(mut self) {
+        let os = Os::new();
+        loop {
+            os.sleep(LOOK_EVERY).await;
+            if os.wall() < self.identity.renew_at() {
+                continue;
+            }
+            match self.renew(&os).await {
+                Ok(()) => {
+                    tracing::info!(until = ?expiry(&self.identity), "renewed the certificate")
+                }
+                Err(error) => tracing::warn!(
+                    error = %chain(error.as_ref()),
+                    until = ?expiry(&self.identity),
+                    "cannot renew the certificate"
+                ),
+            }
+        }
+    }
+
+    async fn renew(&mut self, os: &Os) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let next = match &self.source {
+            Source::Authority {
+                authority,
+                lifetime,
+            } => {
+                let key = PrivateKey::generate(os);
+                authority.mint(self.identity.node(), key, os.wall(), *lifetime)?
+            }
+            Source::Managers => self.ask(os).await?,
+        };
+        // On disk first: what is shown must be there after a crash.
+        self.folder.identity_files().keep_identity(&next)?;
+        self.transport.renew(&next)?;
+        if let Some(tls) = &self.tls {
+            tls.send_replace(server_tls(&next)?);
+        }
+        self.identity = Arc::new(next);
+        Ok(())
+    }
+
+    async fn ask(&self, os: &Os) -> Result<Identity, admission::AdmissionError> {
+        let managers: Vec<(NodeId, String)> = {
+            let book = self.transport.addresses();
+            let book = book.borrow();
+            book.iter()
+                .map(|(node, at)| (node, at.to_owned()))
+                .collect()
+        };
+        let mut last = None;
+        for (node, at) in managers {
+            match admission::renew(os, &self.identity, node, &at, &Limits::usual()).await {
+                Ok(next) => return Ok(next),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| admission::AdmissionError::Ask {
+            address: "any manager".to_owned(),
+            source: std::io::ErrorKind::NotFound.into(),
+        }))
+    }
+}
+
+fn expiry(identity: &Identity) -> WallTime {
+    identity.validity().not_after
+}
+
+/// What a server shows with this identity.
+pub(super) fn server_tls(
+    identity: &Identity,
+) -> Result<Arc<ServerConfig>, crate::identity::IdentityError> {
+    let clock = Arc::new(WallClock(Os::new()));
+    Ok(Tls::new(identity, clock)?.server)
+}
+
+/// Keeps what managers say of where they are.
+pub(super) async fn keep_addresses(folder: StateFolder, transport: Transport) {
+    let mut book = transport.addresses();
+    loop {
+        let now = book.borrow_and_update().clone();
+        if let Err(error) = folder.keep_managers(&now) {
+            tracing::warn!(error = %chain(&error), "cannot keep the managers' addresses");
+        }
+        if book.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Where pauses get their random part from.
+pub(super) fn jitter() -> ChaCha8Rng {
+    let mut seed = <ChaCha8Rng as SeedableRng>::Seed::default();
+    Os::new().entropy(&mut seed);
+    ChaCha8Rng::from_seed(seed)
+}
