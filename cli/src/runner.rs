@@ -1,22 +1,20 @@
-//! The only place that starts the engine. A panic in there becomes a report that names the seed,
-//! and other runs go on.
+//! The only place that starts runs. A panic in there becomes a report that names the seed, and
+//! other runs go on.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use wavetank_engine::{Keep, RunOptions, RunResult};
+use wavetank_engine::{Keep, RunResult};
 use wavetank_reports::{RunIdentity, RunReport};
 use wavetank_scenario::plan::Plan;
 use wavetank_scenario::{Override, Scenario};
 use wavetank_trace::Event;
 
 use crate::files;
+use crate::world::World;
 
-/// Something that runs plans: the engine, or in tests something worse.
+/// Something that runs plans: a world, or in tests something worse.
 pub type Execute = dyn Fn(&Plan, Keep, &mut dyn FnMut(&Event)) -> RunResult + Sync;
-
-/// The world that this program has.
-pub const WORLD: &str = "event";
 
 /// The commit that this program was built from, if the build knew.
 const COMMIT: Option<&str> = option_env!("WAVETANK_COMMIT");
@@ -24,11 +22,6 @@ const COMMIT: Option<&str> = option_env!("WAVETANK_COMMIT");
 thread_local! {
     /// What the last panic on this thread said, and where.
     static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// Runs a plan on the engine.
-pub fn execute(plan: &Plan, keep: Keep, sink: &mut dyn FnMut(&Event)) -> RunResult {
-    wavetank_engine::run(plan, &RunOptions { keep }, sink)
 }
 
 /// Replaces the panic message on stderr, which would interleave with those of other threads, by
@@ -85,8 +78,8 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 
 /// Runs a plan and reports on it. After a panic the run is repeated with its events, to say when
 /// and where it happened.
-pub fn report(execute: &Execute, plan: &Plan, overrides: &[Override]) -> RunReport {
-    let run = identity(&plan.name, &plan.file, plan.seed, overrides);
+pub fn report(world: World, execute: &Execute, plan: &Plan, overrides: &[Override]) -> RunReport {
+    let run = identity(world, &plan.name, &plan.file, plan.seed, overrides);
     match attempt(execute, plan, Keep::Nothing, &mut |_| {}) {
         Ok(result) => judged(run, plan, result),
         Err(panic) => {
@@ -110,17 +103,29 @@ fn judged(run: RunIdentity, plan: &Plan, result: RunResult) -> RunReport {
 }
 
 /// Reports that not even a plan came of a seed.
-pub fn unplanned(scenario: &Scenario, seed: u64, overrides: &[Override], panic: &str) -> RunReport {
-    let run = identity(&scenario.name, &scenario.file, seed, overrides);
+pub fn unplanned(
+    world: World,
+    scenario: &Scenario,
+    seed: u64,
+    overrides: &[Override],
+    panic: &str,
+) -> RunReport {
+    let run = identity(world, &scenario.name, &scenario.file, seed, overrides);
     RunReport::failed(run, format!("{panic}\nwhile the plan was drawn"))
 }
 
-fn identity(scenario: &str, file: &str, seed: u64, overrides: &[Override]) -> RunIdentity {
+fn identity(
+    world: World,
+    scenario: &str,
+    file: &str,
+    seed: u64,
+    overrides: &[Override],
+) -> RunIdentity {
     RunIdentity {
         scenario: scenario.to_owned(),
         file: file.to_owned(),
         seed,
-        world: WORLD.to_owned(),
+        world: world.name().to_owned(),
         overrides: overrides.iter().map(files::assignment).collect(),
         commit: COMMIT.map(str::to_owned),
     }
@@ -161,14 +166,14 @@ mod tests {
     fn a_panic_becomes_a_report_that_names_the_moment() -> Result<(), LoadError> {
         let plan = plan(&scenario()?, 7).unwrap_or_else(|panic| unreachable!("{panic}"));
         let execute = |plan: &Plan, keep: Keep, sink: &mut dyn FnMut(&Event)| {
-            super::execute(plan, keep, &mut |event| {
+            World::Event.execute()(plan, keep, &mut |event| {
                 sink(event);
                 assert!(event.id.0 < 3, "third event");
             });
             // Without events there is no third one to fall over.
             unreachable!("the end")
         };
-        let report = report(&execute, &plan, &[]);
+        let report = report(World::Event, &execute, &plan, &[]);
         assert_eq!(report.verdict, RunVerdict::Error);
         let error = report.error.unwrap_or_default();
         assert!(error.contains("the end"), "{error}");
@@ -183,7 +188,7 @@ mod tests {
             path: "seeds".to_owned(),
             value: "3".to_owned(),
         }];
-        let report = unplanned(&scenario()?, 9, &overrides, "panicked");
+        let report = unplanned(World::Event, &scenario()?, 9, &overrides, "panicked");
         assert_eq!(
             report.error.as_deref(),
             Some("panicked\nwhile the plan was drawn")

@@ -1,4 +1,4 @@
-//! Runs on disk: `<store>/<scenario>/<seed>/` with `trace.jsonl` (everything that happened),
+//! Runs on disk: `<store>/<scenario>/<seed>/` (`<seed>-<world>` outside the event world) with `trace.jsonl` (everything that happened),
 //! `report.json` (what came of it) and `plan.json` (what was going to happen).
 //!
 //! A run's folder appears under its name only when it is complete.
@@ -13,7 +13,8 @@ use wavetank_reports::RunReport;
 use wavetank_scenario::plan::Plan;
 use wavetank_trace::{Event, Writer};
 
-use crate::runner::{self, Execute};
+use crate::runner;
+use crate::world::World;
 
 /// Whether fewer than `limit` runs of this scenario are stored. Runs that end at the same moment
 /// may each find room for one more, which costs a little disk and no correctness.
@@ -26,17 +27,16 @@ pub fn has_room(store: &Path, plan: &Plan, limit: Option<usize>) -> bool {
 ///
 /// The first run kept nothing, because most runs pass and keeping costs time; the same seed gives
 /// the same run. If it does not, the report's digest is not the trace's, and `check` shows it.
-pub fn save(
-    store: &Path,
-    execute: &Execute,
-    plan: &Plan,
-    report: &mut RunReport,
-) -> anyhow::Result<()> {
+pub fn save(store: &Path, world: World, plan: &Plan, report: &mut RunReport) -> anyhow::Result<()> {
     let scenario = store.join(&plan.name);
-    let folder = scenario.join(plan.seed.to_string());
-    let partial = scenario.join(format!(".{}.partial-{}", plan.seed, std::process::id()));
+    let name = match world {
+        World::Event => plan.seed.to_string(),
+        other => format!("{}-{}", plan.seed, other.name()),
+    };
+    let folder = scenario.join(&name);
+    let partial = scenario.join(format!(".{name}.partial-{}", std::process::id()));
     report.trace = Some(folder.join("trace.jsonl").display().to_string());
-    let written = write_all(&partial, execute, plan, report).and_then(|()| {
+    let written = write_all(&partial, world, plan, report).and_then(|()| {
         remove(&folder)?;
         fs::rename(&partial, &folder).context("cannot rename it to its final name")
     });
@@ -50,13 +50,13 @@ pub fn save(
 
 fn write_all(
     folder: &PathBuf,
-    execute: &Execute,
+    world: World,
     plan: &Plan,
     report: &RunReport,
 ) -> anyhow::Result<()> {
     remove(folder)?;
     fs::create_dir_all(folder).context("cannot make the folder")?;
-    write_trace(&folder.join("trace.jsonl"), execute, plan)?;
+    write_trace(&folder.join("trace.jsonl"), world, plan)?;
     write_json(&folder.join("report.json"), report)?;
     write_json(&folder.join("plan.json"), plan)
 }
@@ -77,9 +77,9 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> 
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn write_trace(path: &Path, execute: &Execute, plan: &Plan) -> anyhow::Result<()> {
+fn write_trace(path: &Path, world: World, plan: &Plan) -> anyhow::Result<()> {
     let out = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-    let mut out = trace_to(BufWriter::new(out), execute, plan)?;
+    let mut out = trace_to(BufWriter::new(out), world, plan)?;
     out.flush()?;
     out.get_ref()
         .sync_all()
@@ -87,10 +87,10 @@ fn write_trace(path: &Path, execute: &Execute, plan: &Plan) -> anyhow::Result<()
 }
 
 /// Runs a plan and writes its trace. A run that panics has a trace up to there.
-pub fn trace_to<W: std::io::Write>(out: W, execute: &Execute, plan: &Plan) -> anyhow::Result<W> {
-    let mut writer = Writer::new(out, &wavetank_engine::header(plan)?)?;
+pub fn trace_to<W: std::io::Write>(out: W, world: World, plan: &Plan) -> anyhow::Result<W> {
+    let mut writer = Writer::new(out, &wavetank_engine::header(plan, world.name())?)?;
     let mut written = Ok(());
-    let ended = runner::attempt(execute, plan, Keep::Full, &mut |event: &Event| {
+    let ended = runner::attempt(world.execute(), plan, Keep::Full, &mut |event: &Event| {
         if written.is_ok() {
             written = writer.write(event);
         }

@@ -12,6 +12,7 @@ use wavetank_scenario::{Override, Scenario};
 
 use crate::determinism::{DigestAnswer, DigestRequest, digest_of};
 use crate::failure::Failure;
+use crate::world::World;
 use crate::{files, output, runner, sweep};
 
 /// Print the digests of runs that are requested on stdin.
@@ -31,9 +32,10 @@ pub fn run(arguments: &DigestsArguments) -> Result<u8, Failure> {
     let scenarios = scenarios(&requests, &arguments.overrides)?;
     let work = |request: &DigestRequest| {
         let scenario = scenarios.get(request.file.as_str())?;
+        let (world, overrides) = (World::named(&request.world).ok()?, &arguments.overrides);
         let report = match runner::plan(scenario, request.seed) {
-            Ok(plan) => runner::report(&runner::execute, &plan, &arguments.overrides),
-            Err(panic) => runner::unplanned(scenario, request.seed, &arguments.overrides, &panic),
+            Ok(plan) => runner::report(world, world.execute(), &plan, overrides),
+            Err(panic) => runner::unplanned(world, scenario, request.seed, overrides, &panic),
         };
         Some(DigestAnswer {
             digest: digest_of(&report),
@@ -42,7 +44,7 @@ pub fn run(arguments: &DigestsArguments) -> Result<u8, Failure> {
     sweep::sweep(&requests, arguments.jobs, work, |answer| match answer {
         Some(answer) => output::print(&json::line(&answer)?),
         None => Err(Failure::Harness(anyhow::anyhow!(
-            "a file that was loaded is gone"
+            "a file that was loaded is gone, or a world that was there"
         ))),
     })?;
     Ok(exit_code::PASS)

@@ -12,8 +12,9 @@ use wavetank_scenario::{Override, Scenario};
 use crate::determinism::{self, DigestRequest, OtherProcess};
 use crate::failure::Failure;
 use crate::output::{self, Format};
-use crate::runner::{self, Execute};
+use crate::runner;
 use crate::seeds::{parse_range, parse_seed};
+use crate::world::World;
 use crate::{files, store, sweep};
 
 /// Run scenarios over their seeds, and say what was violated and how to see it again.
@@ -32,8 +33,8 @@ pub struct RunArguments {
     /// At most this many of each file's seeds.
     #[arg(long, value_name = "N")]
     seeds_max: Option<usize>,
-    /// The world to run in.
-    #[arg(long, default_value = runner::WORLD)]
+    /// The world to run in: event, turmoil, madsim, or all that this build has.
+    #[arg(long, default_value = World::Event.name())]
     world: String,
     /// The container runtime to run on.
     #[arg(long, default_value = "sim")]
@@ -65,6 +66,7 @@ pub struct RunArguments {
 struct Job<'a> {
     scenario: &'a Scenario,
     seed: u64,
+    world: World,
 }
 
 /// One run made, with what the repetition in this process gave.
@@ -75,9 +77,10 @@ struct Done {
 
 /// Runs everything that was selected.
 pub fn run(arguments: &RunArguments) -> Result<u8, Failure> {
-    check_world(&arguments.world, &arguments.runtime)?;
+    let worlds = World::selected(&arguments.world)?;
+    check_runtime(&arguments.runtime)?;
     let scenarios = files::load_all(&files::select(&arguments.paths)?, &arguments.overrides)?;
-    let jobs = jobs(arguments, &scenarios);
+    let jobs = jobs(arguments, &worlds, &scenarios);
     if jobs.is_empty() {
         return Err(Failure::NothingSelected(
             "no seed and no scenario is left to run".to_owned(),
@@ -92,26 +95,21 @@ pub fn run(arguments: &RunArguments) -> Result<u8, Failure> {
     Ok(exit_code::of_summary(&Summary::of(&reports)))
 }
 
-fn check_world(world: &str, runtime: &str) -> Result<(), Failure> {
-    if world != runner::WORLD {
-        let has = runner::WORLD;
-        return Err(Failure::Usage(format!(
-            "no world `{world}`: this wavetank has `{has}`"
-        )));
-    }
+fn check_runtime(runtime: &str) -> Result<(), Failure> {
     if runtime != "sim" {
         return Err(Failure::Usage(format!(
-            "no runtime `{runtime}` in world `{world}`: it has `sim`, the simulated one"
+            "no runtime `{runtime}` in a simulated world: it has `sim`, the simulated one"
         )));
     }
     Ok(())
 }
 
-fn jobs<'a>(arguments: &RunArguments, scenarios: &'a [Scenario]) -> Vec<Job<'a>> {
+fn jobs<'a>(arguments: &RunArguments, worlds: &[World], scenarios: &'a [Scenario]) -> Vec<Job<'a>> {
     let mut jobs = Vec::new();
-    for scenario in scenarios
+    for (scenario, world) in scenarios
         .iter()
-        .filter(|scenario| runs_here(scenario, &arguments.world))
+        .flat_map(|scenario| worlds.iter().map(move |world| (scenario, *world)))
+        .filter(|(scenario, world)| runs_here(scenario, *world))
     {
         let seeds: Vec<u64> = match (&arguments.seeds, arguments.seed.as_slice()) {
             (Some(range), _) => range.clone().collect(),
@@ -121,13 +119,18 @@ fn jobs<'a>(arguments: &RunArguments, scenarios: &'a [Scenario]) -> Vec<Job<'a>>
         let seeds = seeds
             .into_iter()
             .take(arguments.seeds_max.unwrap_or(usize::MAX));
-        jobs.extend(seeds.map(|seed| Job { scenario, seed }));
+        jobs.extend(seeds.map(|seed| Job {
+            scenario,
+            seed,
+            world,
+        }));
     }
     jobs
 }
 
 /// A file says in which worlds it can run.
-fn runs_here(scenario: &Scenario, world: &str) -> bool {
+fn runs_here(scenario: &Scenario, world: World) -> bool {
+    let world = world.name();
     let runs = scenario.worlds.iter().any(|can| can == world);
     if !runs {
         let name = &scenario.name;
@@ -154,6 +157,7 @@ fn run_and_compare(arguments: &RunArguments, jobs: &[Job<'_>]) -> Result<Vec<Run
     let request = |job: &Job<'_>| DigestRequest {
         file: job.scenario.file.clone(),
         seed: job.seed,
+        world: job.world.name().to_owned(),
     };
     let requests = jobs.iter().map(request).collect();
     let other = OtherProcess::start(requests, &arguments.overrides, other_threads(arguments))?;
@@ -170,7 +174,7 @@ fn run_and_compare(arguments: &RunArguments, jobs: &[Job<'_>]) -> Result<Vec<Run
         seen.extend(done.again);
         seen.push(elsewhere);
         if let Ok(plan) = runner::plan(job.scenario, job.seed) {
-            determinism::compare(&runner::execute, &plan, &mut report, seen);
+            determinism::compare(job.world.execute(), &plan, &mut report, seen);
         }
         output::print_run(&report, arguments.format)?;
         reports.push(report);
@@ -184,7 +188,7 @@ fn each(
     mut deliver: impl FnMut(Done) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let progress = progress(jobs.len());
-    let work = |job: &Job<'_>| perform(arguments, job, &runner::execute);
+    let work = |job: &Job<'_>| perform(arguments, job);
     sweep::sweep(jobs, threads(arguments.jobs), work, |done| {
         progress.inc(1);
         deliver(done?)
@@ -193,22 +197,24 @@ fn each(
     Ok(())
 }
 
-fn perform(arguments: &RunArguments, job: &Job<'_>, execute: &Execute) -> Result<Done, Failure> {
+fn perform(arguments: &RunArguments, job: &Job<'_>) -> Result<Done, Failure> {
+    let (world, execute) = (job.world, job.world.execute());
     let plan = match runner::plan(job.scenario, job.seed) {
         Ok(plan) => plan,
         Err(panic) => {
             let overrides = &arguments.overrides;
-            let report = runner::unplanned(job.scenario, job.seed, overrides, &panic);
+            let report = runner::unplanned(world, job.scenario, job.seed, overrides, &panic);
             return Ok(Done {
                 report,
                 again: None,
             });
         }
     };
-    let mut report = runner::report(execute, &plan, &arguments.overrides);
+    let run = || runner::report(world, execute, &plan, &arguments.overrides);
+    let mut report = run();
     let again = arguments
         .check_determinism
-        .then(|| determinism::digest_of(&runner::report(execute, &plan, &arguments.overrides)));
+        .then(|| determinism::digest_of(&run()));
     tracing::info!(
         scenario = plan.name,
         seed = plan.seed,
@@ -218,7 +224,7 @@ fn perform(arguments: &RunArguments, job: &Job<'_>, execute: &Execute) -> Result
         && (arguments.keep || report.verdict != RunVerdict::Pass)
         && store::has_room(folder, &plan, arguments.store_max)
     {
-        store::save(folder, execute, &plan, &mut report)?;
+        store::save(folder, world, &plan, &mut report)?;
     }
     Ok(Done { report, again })
 }

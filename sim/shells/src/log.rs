@@ -25,6 +25,8 @@ pub enum Said {
     Hit(u32),
     /// Its process has ended by itself.
     Ended(Ending),
+    /// A task of its process panicked, with these words.
+    Panicked(String),
 }
 
 /// How a process ended by itself.

@@ -229,6 +229,10 @@ impl<'a> Stage<'a> {
             Said::Hit(fault) => self.hit(fault),
             Said::Event(payload) => self.hear_event(at, place, payload, simulator),
             Said::Ended(ending) => self.ended(place, ending, simulator),
+            Said::Panicked(words) => {
+                let (id, seed) = (self.roster.id_of(place), self.plan.seed);
+                panic!("a task of {id} panicked at {at} (seed {seed}): {words}");
+            }
         }
     }
 

@@ -13,11 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use futures_util::FutureExt as _;
 use turmoil::net::{TcpListener, TcpStream};
 use turmoil::{Builder, Sim};
 use wavetank_engine::{RunOptions, RunResult};
@@ -30,6 +32,7 @@ use wavetank_trace::{Event, VirtualTime};
 
 use crate::life::live;
 use crate::links::Links;
+use crate::log::Said;
 use crate::machine::Machine;
 use crate::simulator::Simulator;
 use crate::stage::Stage;
@@ -158,13 +161,24 @@ impl Platform for TurmoilPlatform {
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Task {
-        let task = tokio::spawn(future);
+        let task = tokio::spawn(confess(Arc::clone(&self.machine), future));
         Task::new(move || task.abort())
     }
 
     fn entropy(&self, bytes: &mut [u8]) {
         self.machine.entropy(bytes);
     }
+}
+
+/// Runs a future and says if it panics, which the executor would keep to itself.
+async fn confess(machine: Arc<Machine>, future: impl Future<Output = ()>) {
+    let Err(panic) = AssertUnwindSafe(future).catch_unwind().await else {
+        return;
+    };
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    let words = text.unwrap_or("a panic without message").to_owned();
+    machine.say(Said::Panicked(words));
 }
 
 /// What turmoil does on a link.
