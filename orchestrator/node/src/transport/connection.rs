@@ -343,6 +343,7 @@ impl Pending {
         buffer: &mut BytesMut,
     ) {
         let shared = &context.shared;
+        let teaches = shared.node.role == NodeRole::Manager;
         loop {
             self.append(context, attachment, buffer);
             if !buffer.is_empty() {
@@ -351,8 +352,9 @@ impl Pending {
             tokio::select! {
                 biased;
                 () = attachment.signals.wake.notified() => {}
-                // The sender lives as long as whoever asks.
-                _ = self.book.changed() => self.book.mark_changed(),
+                // The sender lives as long as whoever asks. Only who teaches looks at the book and
+                // thereby takes note of a change: others would find it changed for ever.
+                _ = self.book.changed(), if teaches => self.book.mark_changed(),
                 () = context.platform.sleep(shared.limits.keepalive) => self.acknowledged = None,
             }
         }
