@@ -60,6 +60,15 @@ impl Error {
         }
     }
 
+    /// True if Podman stumbled over something that was just changing: the same question, asked
+    /// again, has an answer.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Error::Refused { message, .. } => passes(message),
+            _ => false,
+        }
+    }
+
     /// True if the service says that the object does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         self.class() == ErrorClass::NotFound
@@ -81,12 +90,26 @@ impl From<Error> for RuntimeError {
     }
 }
 
+/// What Podman says while something changes under its hands; all words of a row occur. Rows from
+/// the sources of libpod 4.3, bbolt and, for Podman 5, SQLite.
+const PASSING: &[&[&str]] = &[
+    // An inspection and a look at usage read the control groups of a process that may have ended
+    // since: between their open and their read, or with its groups left already (`cGroupPath`).
+    &["read /proc/", "no such process"],
+    &["could not find any cgroup in", "/proc/"],
+    // Another process removed the note of an end that was about to be read (`handleExitFile`).
+    &["failed to read exit file", "no such file or directory"],
+    // The database is another process's at the moment, for longer than Podman waits for it.
+    &["database is locked"],
+];
+
 /// What Podman 4.3 says, and what it means; the first row whose words occur decides. Status codes
 /// come last, because almost every failure has status 500. Words from libpod's `define/errors.go`,
 /// runc, the registry client, and Linux; each seen with Podman 4.3.1 except those of the registry
 /// that a loopback registry cannot say (`no such host`, `tls:`).
 const WORDS: &[(&str, ErrorClass)] = &[
     ("no such container", ErrorClass::NotFound),
+    ("container has already been removed", ErrorClass::NotFound),
     ("no such exec session", ErrorClass::NotFound),
     ("no such image", ErrorClass::NotFound),
     ("image not known", ErrorClass::NotFound),
@@ -125,6 +148,12 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("blob unknown", ErrorClass::NotFound),
     ("404 not found", ErrorClass::NotFound),
     ("404 (not found)", ErrorClass::NotFound),
+    // A service on its way out.
+    ("runtime has already been stopped", ErrorClass::Unavailable),
+    (
+        "database connection already closed",
+        ErrorClass::Unavailable,
+    ),
     ("connection refused", ErrorClass::Unavailable),
     ("connection reset", ErrorClass::Unavailable),
     ("no such host", ErrorClass::Unavailable),
@@ -140,8 +169,17 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("invalid argument", ErrorClass::InvalidArgument),
 ];
 
+fn passes(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let says = |row: &&[&str]| row.iter().all(|words| message.contains(words));
+    PASSING.iter().any(says)
+}
+
 /// The class of a refusal. `cause` is asked first: it does not quote what the caller sent.
 pub(crate) fn classify(status: u16, cause: &str, message: &str) -> ErrorClass {
+    if passes(message) {
+        return ErrorClass::Unavailable;
+    }
     let by_words = [cause, message].into_iter().find_map(|text| {
         let text = text.to_lowercase();
         WORDS.iter().find(|(words, _)| text.contains(words))
@@ -163,7 +201,40 @@ mod tests {
     use proptest::prelude::*;
     use wavetank_port::ErrorClass;
 
-    use super::{WORDS, classify};
+    use super::{Error, PASSING, WORDS, classify};
+
+    fn refused(message: &str) -> Error {
+        Error::Refused {
+            call: "GET /containers/n.a/json".to_owned(),
+            status: 500,
+            cause: String::new(),
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_passes_is_known_by_all_its_words() {
+        let passing = [
+            "read /proc/31177/cgroup: no such process",
+            "could not find any cgroup in \"/proc/31177/cgroup\"",
+            "failed to read exit file for container 9d0e: open /t/exits/9d0e: \
+             no such file or directory",
+            "beginning transaction: database is locked",
+        ];
+        for (message, row) in passing.into_iter().zip(PASSING) {
+            assert!(row.iter().all(|it| message.contains(it)), "{message}");
+            assert!(refused(message).is_passing(), "{message}");
+            assert_eq!(refused(message).class(), ErrorClass::Unavailable);
+        }
+        assert_eq!(passing.len(), PASSING.len());
+        for message in [
+            "no such process",
+            "read /proc/31177/cgroup: permission denied",
+            "no such container",
+        ] {
+            assert!(!refused(message).is_passing(), "{message}");
+        }
+    }
 
     #[test]
     fn what_podman_says_has_its_class() {

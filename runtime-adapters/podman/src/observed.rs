@@ -54,7 +54,7 @@ impl Observed {
             }),
             stop_signal: inspect.config.stop_signal,
             is_lost: false,
-            is_stuck: !matches!(&*inspect.state.status, "created" | "exited"),
+            is_stuck: !matches!(&*inspect.state.status, "created" | "stopped" | "exited"),
             state: ContainerState {
                 id: id.clone(),
                 image: ImageReference(inspect.image_name),

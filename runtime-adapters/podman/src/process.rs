@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -16,6 +17,16 @@ use wavetank_port::WallTime;
 /// that was started. Podman notes the time after the fact, so the process is always the older one;
 /// what is given is for the kernel's rounding and small steps of the clock.
 const START_SLACK_NANOS: u64 = 5_000_000_000;
+
+/// How the end of a container's first process can be waited for.
+pub(crate) enum Init {
+    /// It is here; the descriptor can be read once it has ended.
+    Held(OwnedFd),
+    /// It has ended.
+    Ended,
+    /// It is not here, or cannot be held.
+    Elsewhere,
+}
 
 /// The processes that stand behind a container that Podman says is running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +45,16 @@ impl Processes {
     /// True if both the container's process and the monitor that would report its end are gone.
     pub(crate) fn are_gone(&self) -> bool {
         !self.init_is_alive() && !self.conmon.is_some_and(|pid| self.conmon_is_alive(pid))
+    }
+
+    /// The container's process, looked at while it is held.
+    pub(crate) fn hold_init(&self) -> Init {
+        let held = hold(self.init);
+        match (self.init_is_alive(), held) {
+            (false, _) => Init::Ended,
+            (true, Some(process)) => Init::Held(process),
+            (true, None) => Init::Elsewhere,
+        }
     }
 
     /// A pid may have been given to another process since. That one is told by its cgroup, which
@@ -116,14 +137,19 @@ fn kill_if(pid: u32, is_it: impl Fn() -> bool) {
     if !is_it() {
         return;
     }
-    let held = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let Some(Ok(held)) = held.map(|it| pidfd_open(it, PidfdFlags::empty())) else {
+    let Some(held) = hold(pid) else {
         return;
     };
     if is_it() {
         // It may have ended by itself, which is as well.
         let _ = pidfd_send_signal(held, Signal::KILL);
     }
+}
+
+/// `None` if there is no such process any more, or if the kernel cannot do it.
+fn hold(pid: u32) -> Option<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
 /// What was found out about a process.
