@@ -166,8 +166,9 @@ impl Daemon {
         Err(error)
     }
 
-    /// Takes away what a start left that did not come to running the container's process: it may
-    /// not be whole. In this order, because started and without a task is lost.
+    /// Takes away what a start left that came to nothing as far as its shim knows: it may not be
+    /// whole. A process that the shim does not know to be the container's is killed with it, and
+    /// begins anew. In this order, because started and without a task is lost.
     async fn undo_start(&self, id: &ContainerId) -> Result<()> {
         if self.container(id).await?.labels.contains_key(STARTED) {
             self.set_label(id, STARTED, "").await?;

@@ -41,21 +41,21 @@ pub(crate) enum Whose {
 
 /// Whose process ended with `code`. Asked while there still is a task: with it, the pipe goes.
 pub(crate) async fn whose(namespace: &str, id: &ContainerId, code: u32, log_dir: &Path) -> Whose {
-    if code != RUNC_FAILED || !pipe(namespace, id).exists() {
+    let pipe: PathBuf = [RUNC_ROOT, namespace, &id.0, "exec.fifo"].iter().collect();
+    judge(code, &pipe, &log_dir.join("stderr")).await
+}
+
+async fn judge(code: u32, pipe: &Path, stderr: &Path) -> Whose {
+    if code != RUNC_FAILED || !pipe.exists() {
         return Whose::Containers;
     }
-    let stderr = log_dir.join("stderr");
     for _ in 0..READS_MAX {
-        if begin_of(&stderr).is_ok_and(|text| is_runcs(&text)) {
+        if begin_of(stderr).is_ok_and(|text| is_runcs(&text)) {
             return Whose::Runcs;
         }
         tokio::time::sleep(READ_AGAIN).await;
     }
     Whose::Unknown
-}
-
-fn pipe(namespace: &str, id: &ContainerId) -> PathBuf {
-    [RUNC_ROOT, namespace, &id.0, "exec.fifo"].iter().collect()
 }
 
 fn begin_of(file: &Path) -> std::io::Result<Vec<u8>> {
@@ -73,35 +73,41 @@ fn is_runcs(text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use wavetank_port::ContainerId;
+    use super::{Whose, judge};
 
-    use super::{Whose, is_runcs, whose};
+    const WORDS: &str = "write exec fifo /proc/self/fd/6: broken pipe\n";
 
-    #[test]
-    fn only_runcs_whole_words_are_runcs() {
-        let words = "write exec fifo /proc/self/fd/6: broken pipe\n";
-        assert!(is_runcs(words.as_bytes()));
-        let others = [
-            String::new(),
-            words.trim_end().to_owned(),
-            format!("hello\n{words}"),
-            format!("{words}hello\n"),
-            "open exec fifo /proc/self/fd/6: no such device or address\n".to_owned(),
-        ];
-        for text in others {
-            assert!(!is_runcs(text.as_bytes()), "{text:?}");
+    /// Whose end `code` is, with this on stderr.
+    async fn whose(code: u32, has_pipe: bool, stderr: &str) -> Whose {
+        let directory = tempfile::tempdir().expect("a folder");
+        let (pipe, log) = (directory.path().join("pipe"), directory.path().join("log"));
+        std::fs::write(&log, stderr).expect("a log");
+        if has_pipe {
+            std::fs::write(&pipe, "").expect("a pipe");
+        }
+        judge(code, &pipe, &log).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_finished_start_or_another_code_is_the_containers() {
+        assert_eq!(whose(1, false, WORDS).await, Whose::Containers);
+        for code in [0, 2, 137] {
+            assert_eq!(whose(code, true, WORDS).await, Whose::Containers, "{code}");
         }
     }
 
-    #[tokio::test]
-    async fn without_a_pipe_every_end_is_the_containers() {
-        let directory = tempfile::tempdir().expect("a folder");
-        let words = "write exec fifo /proc/self/fd/6: broken pipe\n";
-        std::fs::write(directory.path().join("stderr"), words).expect("a log");
-        let id = ContainerId("nobody".to_owned());
-        for code in [0, 1, 137] {
-            let whose = whose("wavetank-no-such-namespace", &id, code, directory.path()).await;
-            assert_eq!(whose, Whose::Containers, "{code}");
+    #[tokio::test(start_paused = true)]
+    async fn only_runcs_whole_words_prove_that_it_was_runcs() {
+        assert_eq!(whose(1, true, WORDS).await, Whose::Runcs);
+        let others = [
+            String::new(),
+            WORDS.trim_end().to_owned(),
+            format!("hello\n{WORDS}"),
+            format!("{WORDS}hello\n"),
+            "open exec fifo /proc/self/fd/6: no such device or address\n".to_owned(),
+        ];
+        for text in others {
+            assert_eq!(whose(1, true, &text).await, Whose::Unknown, "{text:?}");
         }
     }
 }
