@@ -117,6 +117,10 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("container state improper", ErrorClass::FailedPrecondition),
     // A service that died between runc's create and its own note of it; only a delete helps.
     ("given id already exists", ErrorClass::FailedPrecondition),
+    // The same of the monitor: runc's create is left half done, or its process is gone. Why runc
+    // refuses a start, it says to the service's log only.
+    (".pidfile: file exists", ErrorClass::FailedPrecondition),
+    ("` failed: exit status", ErrorClass::FailedPrecondition),
     (
         "image is in use by a container",
         ErrorClass::FailedPrecondition,
@@ -148,6 +152,10 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("blob unknown", ErrorClass::NotFound),
     ("404 not found", ErrorClass::NotFound),
     ("404 (not found)", ErrorClass::NotFound),
+    // Its monitor died within a start (`readConmonPipeData`, `createOCIContainer`).
+    ("no logs from conmon", ErrorClass::Unavailable),
+    ("write child: broken pipe", ErrorClass::Unavailable),
+    ("signal: killed", ErrorClass::Unavailable),
     // A service on its way out.
     ("runtime has already been stopped", ErrorClass::Unavailable),
     (
@@ -266,6 +274,19 @@ mod tests {
             ),
             (
                 500,
+                "OCI runtime error",
+                "runc: runc create failed: open /r/9d0e/userdata/.pidfile: file exists: OCI \
+                 runtime error",
+                ErrorClass::FailedPrecondition,
+            ),
+            (
+                500,
+                "exit status 1",
+                "`/usr/sbin/runc start 9d0e` failed: exit status 1",
+                ErrorClass::FailedPrecondition,
+            ),
+            (
+                500,
                 "OCI runtime attempted to invoke a command that was not found",
                 "runc: runc create failed: exec: \"/nope\": stat /nope: no such file or directory",
                 ErrorClass::InvalidArgument,
@@ -287,6 +308,24 @@ mod tests {
                 "no space left on device",
                 "mkdir /x: no space left on device",
                 ErrorClass::ResourceExhausted,
+            ),
+            (
+                500,
+                "readObjectStart: expect { or n, but found \0",
+                "container create failed (no logs from conmon): conmon bytes \"\"",
+                ErrorClass::Unavailable,
+            ),
+            (
+                500,
+                "broken pipe",
+                "write child: broken pipe",
+                ErrorClass::Unavailable,
+            ),
+            (
+                500,
+                "signal: killed",
+                "signal: killed",
+                ErrorClass::Unavailable,
             ),
             (404, "", "Not Found", ErrorClass::NotFound),
             (418, "", "tea", ErrorClass::Unknown),

@@ -196,6 +196,9 @@ impl Service {
         if runs && !force {
             return Err(refuse(id, "delete", seen.state.status));
         }
+        if seen.state.status == ContainerStatus::Created {
+            self.unmount_left_behind(&seen).await;
+        }
         loop {
             match self.send_delete(id, force || seen.is_stuck).await {
                 // Podman signals what it thinks is running and fails on a process that has ended

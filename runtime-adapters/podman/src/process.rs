@@ -1,5 +1,5 @@
 //! Whether a process that Podman remembers is still there, told from `/proc`; and the end of those
-//! that Podman forgot.
+//! that Podman forgot, and of their mounts.
 //!
 //! Podman 4.3 says "running" for ever when conmon was killed before the container ended. Only the
 //! process table knows better, so the answers here must never err towards "dead": what cannot be
@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use wavetank_port::WallTime;
 
@@ -113,6 +114,18 @@ pub(crate) fn kill_left_behind(podman_id: &str) {
     }
     for pid in &pids {
         kill_if(*pid, || is_member(*pid, podman_id));
+    }
+}
+
+/// Unmounts a container's shared memory, if the folder that the service named for it is here. For
+/// what never started nobody needs it, and Podman does not mind that it is gone.
+pub(crate) fn unmount_left_behind(static_dir: &str, podman_id: &str) {
+    let folder = Path::new(static_dir);
+    let bears_id = folder.components().any(|it| it.as_os_str() == podman_id);
+    if folder.is_absolute() && bears_id {
+        // It fails where nothing is mounted, which is how it should be.
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        let _ = unmount(folder.join("shm"), flags);
     }
 }
 

@@ -146,7 +146,16 @@ impl Service {
         }
     }
 
-    /// The same, where only a process that has begun and not ended will do.
+    /// Unmounts what a service that died within a start had mounted and not yet noted: Podman
+    /// would take its record apart, fail on the mount, and keep the rest for ever.
+    pub(crate) async fn unmount_left_behind(&self, seen: &Observed) {
+        if self.client.shares_processes() {
+            let (folder, podman_id) = (seen.static_dir.clone(), seen.podman_id.clone());
+            aside(move || process::unmount_left_behind(&folder, &podman_id)).await;
+        }
+    }
+
+    /// The truth, where only a process that has begun and not ended will do.
     pub(crate) async fn observe_running(&self, id: &ContainerId) -> Result<Observed> {
         let seen = self.observe(id).await?;
         match seen.state.status {
