@@ -105,8 +105,8 @@ const PASSING: &[&[&str]] = &[
 
 /// What Podman 4.3 says, and what it means; the first row whose words occur decides. Status codes
 /// come last, because almost every failure has status 500. Words from libpod's `define/errors.go`,
-/// runc, the registry client, and Linux; each seen with Podman 4.3.1 except those of the registry
-/// that a loopback registry cannot say (`no such host`, `tls:`).
+/// runc, the registry client, and Linux; each seen with Podman 4.3.1 except those that a loopback
+/// registry cannot say (`no such host`, `tls:`) and those of something that is just going away.
 const WORDS: &[(&str, ErrorClass)] = &[
     ("no such container", ErrorClass::NotFound),
     ("container has already been removed", ErrorClass::NotFound),
@@ -244,97 +244,117 @@ mod tests {
         }
     }
 
+    /// Status, cause and message, and what they mean.
+    const SAID: &[(u16, &str, &str, ErrorClass)] = &[
+        (404, "no such container", "", ErrorClass::NotFound),
+        (
+            500,
+            "image not known",
+            "localhost/x:1: image not known",
+            ErrorClass::NotFound,
+        ),
+        (
+            500,
+            "that name is already in use",
+            "creating container storage: the container name \"a\" is already in use by 1d8b",
+            ErrorClass::AlreadyExists,
+        ),
+        (
+            500,
+            "container state improper",
+            "can only kill running containers. 9d0e is in state exited",
+            ErrorClass::FailedPrecondition,
+        ),
+        (
+            500,
+            "OCI runtime error",
+            "runc: container with given ID already exists: OCI runtime error",
+            ErrorClass::FailedPrecondition,
+        ),
+        (
+            500,
+            "OCI runtime error",
+            "runc: runc create failed: open /r/9d0e/userdata/.pidfile: file exists: OCI \
+             runtime error",
+            ErrorClass::FailedPrecondition,
+        ),
+        (
+            500,
+            "exit status 1",
+            "`/usr/sbin/runc start 9d0e` failed: exit status 1",
+            ErrorClass::FailedPrecondition,
+        ),
+        (
+            500,
+            "OCI runtime attempted to invoke a command that was not found",
+            "runc: runc create failed: exec: \"/nope\": stat /nope: no such file or directory",
+            ErrorClass::InvalidArgument,
+        ),
+        (
+            500,
+            "OCI permission denied",
+            "",
+            ErrorClass::InvalidArgument,
+        ),
+        (
+            500,
+            "invalid argument",
+            "running container create option: names must match [a-zA-Z0-9]",
+            ErrorClass::InvalidArgument,
+        ),
+        (
+            500,
+            "no space left on device",
+            "mkdir /x: no space left on device",
+            ErrorClass::ResourceExhausted,
+        ),
+        (
+            500,
+            "readObjectStart: expect { or n, but found \0",
+            "container create failed (no logs from conmon): conmon bytes \"\"",
+            ErrorClass::Unavailable,
+        ),
+        (
+            500,
+            "broken pipe",
+            "write child: broken pipe",
+            ErrorClass::Unavailable,
+        ),
+        (
+            500,
+            "signal: killed",
+            "signal: killed",
+            ErrorClass::Unavailable,
+        ),
+        (
+            500,
+            "container has already been removed",
+            "container 9d0e is not valid: container has already been removed",
+            ErrorClass::NotFound,
+        ),
+        (
+            500,
+            "runtime has already been stopped",
+            "",
+            ErrorClass::Unavailable,
+        ),
+        (
+            500,
+            "database connection already closed",
+            "",
+            ErrorClass::Unavailable,
+        ),
+        (404, "", "Not Found", ErrorClass::NotFound),
+        (418, "", "tea", ErrorClass::Unknown),
+        (500, "something new", "something new", ErrorClass::Unknown),
+    ];
+
     #[test]
     fn what_podman_says_has_its_class() {
-        let table = [
-            (404, "no such container", "", ErrorClass::NotFound),
-            (
-                500,
-                "image not known",
-                "localhost/x:1: image not known",
-                ErrorClass::NotFound,
-            ),
-            (
-                500,
-                "that name is already in use",
-                "creating container storage: the container name \"a\" is already in use by 1d8b",
-                ErrorClass::AlreadyExists,
-            ),
-            (
-                500,
-                "container state improper",
-                "can only kill running containers. 9d0e is in state exited",
-                ErrorClass::FailedPrecondition,
-            ),
-            (
-                500,
-                "OCI runtime error",
-                "runc: container with given ID already exists: OCI runtime error",
-                ErrorClass::FailedPrecondition,
-            ),
-            (
-                500,
-                "OCI runtime error",
-                "runc: runc create failed: open /r/9d0e/userdata/.pidfile: file exists: OCI \
-                 runtime error",
-                ErrorClass::FailedPrecondition,
-            ),
-            (
-                500,
-                "exit status 1",
-                "`/usr/sbin/runc start 9d0e` failed: exit status 1",
-                ErrorClass::FailedPrecondition,
-            ),
-            (
-                500,
-                "OCI runtime attempted to invoke a command that was not found",
-                "runc: runc create failed: exec: \"/nope\": stat /nope: no such file or directory",
-                ErrorClass::InvalidArgument,
-            ),
-            (
-                500,
-                "OCI permission denied",
-                "",
-                ErrorClass::InvalidArgument,
-            ),
-            (
-                500,
-                "invalid argument",
-                "running container create option: names must match [a-zA-Z0-9]",
-                ErrorClass::InvalidArgument,
-            ),
-            (
-                500,
-                "no space left on device",
-                "mkdir /x: no space left on device",
-                ErrorClass::ResourceExhausted,
-            ),
-            (
-                500,
-                "readObjectStart: expect { or n, but found \0",
-                "container create failed (no logs from conmon): conmon bytes \"\"",
-                ErrorClass::Unavailable,
-            ),
-            (
-                500,
-                "broken pipe",
-                "write child: broken pipe",
-                ErrorClass::Unavailable,
-            ),
-            (
-                500,
-                "signal: killed",
-                "signal: killed",
-                ErrorClass::Unavailable,
-            ),
-            (404, "", "Not Found", ErrorClass::NotFound),
-            (418, "", "tea", ErrorClass::Unknown),
-            (500, "something new", "something new", ErrorClass::Unknown),
-        ];
-        for (status, cause, message, class) in table {
+        for (status, cause, message, class) in SAID {
             assert_eq!(
-                classify(status, cause, message),
-                class,
+                classify(*status, cause, message),
+                *class,
                 "{cause} / {message}"
             );
         }
