@@ -34,10 +34,13 @@ const PHRASES: &[(&str, ErrorClass)] = &[
         ErrorClass::FailedPrecondition,
     ),
     ("cannot exec in a", ErrorClass::FailedPrecondition),
+    // The daemon, while it cleans up after a shim of that name.
+    ("failed to start shim: mkdir", ErrorClass::Unavailable),
     // The overlayfs snapshotter, after the daemon died between its directory and its database.
     (LEFTOVER_SNAPSHOT, ErrorClass::Unavailable),
     // The daemon, asked about a shim that is dying, and tonic about a daemon that is.
     ("ttrpc: closed", ErrorClass::Unavailable),
+    ("h2 protocol error", ErrorClass::Unavailable),
     ("transport error", ErrorClass::Unavailable),
     ("connection refused", ErrorClass::Unavailable),
     ("broken pipe", ErrorClass::Unavailable),
@@ -156,6 +159,16 @@ mod tests {
             (
                 Code::Unavailable,
                 "transport error",
+                ErrorClass::Unavailable,
+            ),
+            (
+                Code::Unknown,
+                "h2 protocol error: error reading a body from connection",
+                ErrorClass::Unavailable,
+            ),
+            (
+                Code::Unknown,
+                "failed to start shim: mkdir /run/io.containerd.runtime.v2.task/n/a: file exists",
                 ErrorClass::Unavailable,
             ),
             (Code::Unimplemented, "unknown service", ErrorClass::Unknown),

@@ -6,8 +6,9 @@
 //!
 //! Map: `config`, `runtime` (the port's calls, each under its deadline), `deadline`; below it
 //! `connection` (one lazily mended connection, headers), `error` (classes), `record` (what we keep
-//! about a container, in containerd), `observe` (what a container is doing), `lifecycle` (create
-//! to delete), `spec` and `user` (what a container is given), `exec`, `logs`, `events`, `cgroup`;
+//! about a container, in containerd), `observe` (what a container is doing), `torn` (starts that
+//! were cut off), `lifecycle` (create to delete), `leftover` (bundles in its way), `spec` and
+//! `user` (what a container is given), `exec`, `logs`, `events`, `cgroup`;
 //! for images `pull`, `transfer`, `content`, `unpack`, `images`, `lease`; and `capabilities`.
 //!
 //! # Who knows how a process ended
@@ -15,7 +16,8 @@
 //! up an exit (137 or 255) for its container and deletes the task. So the first call that sees an
 //! end writes it to the container's record, and from then on the record is the truth. A container
 //! that was started and has neither a task nor a recorded end has ended in a way nobody can know:
-//! [`wavetank_port::ExitCode::Unknown`].
+//! [`wavetank_port::ExitCode::Unknown`]. So is an end that may be that of runc's own process in a
+//! start that was cut off.
 //!
 //! # Nothing half done
 //! A call that changes something goes on in the background when its caller gives up, because a
@@ -48,6 +50,7 @@ mod exec;
 mod hostile;
 mod images;
 mod lease;
+mod leftover;
 mod lifecycle;
 mod logs;
 mod observe;
@@ -55,6 +58,7 @@ mod pull;
 mod record;
 mod runtime;
 mod spec;
+mod torn;
 mod transfer;
 mod unpack;
 mod user;

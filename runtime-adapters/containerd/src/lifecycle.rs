@@ -6,8 +6,8 @@ use std::time::Duration;
 use oci_spec::image::Config;
 use wavetank_distribution::Reference;
 use wavetank_port::{
-    ContainerId, ContainerSpec, ContainerState, ErrorClass, ExitStatus, Limits, RuntimeError,
-    Signal, runtime::Result,
+    ContainerId, ContainerSpec, ContainerState, ErrorClass, ExitCode, ExitStatus, Limits,
+    RuntimeError, Signal, runtime::Result,
 };
 
 use crate::api::containerd::services::containers::v1::{
@@ -24,6 +24,7 @@ use crate::content::damaged;
 use crate::daemon::{Daemon, about};
 use crate::error::{error, found};
 use crate::lease::Lease;
+use crate::leftover;
 use crate::logs;
 use crate::observe::{Observed, Phase};
 use crate::record::{EXTENSION, Record, STARTED, Started, now};
@@ -129,57 +130,53 @@ impl Daemon {
         if observed.phase != Phase::Created {
             return Err(state_error(&id, "start", "it was started before"));
         }
-        // What a start left that was cut off in the middle may not be whole.
-        if self.task(&id).await?.is_some() {
-            self.delete_task(&id).await?;
-        }
+        self.undo_start(&id).await?;
         let pid = self.create_task(&observed).await?;
-        let mut started = Started {
-            at: now(),
-            pid,
-            sure: true,
-        };
+        let started = Started { at: now(), pid };
         self.set_label(&id, STARTED, &started.to_label()).await?;
         if let Err(error) = self.start_task(&id).await {
-            if error.class == ErrorClass::Unavailable {
-                started.sure = false;
-                self.note_unsure(&id, started).await?;
-            }
-            if !self.started_after_all(&id, &error).await? {
-                return Err(error);
-            }
+            return self.started_after_all(&id, error).await;
         }
         observed.started = Some(started);
         observed.phase = Phase::Running { pid };
         Ok(observed.state())
     }
 
-    /// Writes it down before anybody else can see an end: as soon as the daemon is back.
-    async fn note_unsure(&self, id: &ContainerId, started: Started) -> Result<()> {
-        loop {
-            match self.set_label(id, STARTED, &started.to_label()).await {
-                Err(error) if error.class == ErrorClass::Unavailable => {
-                    tokio::time::sleep(LOOK_AGAIN / 10).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    /// Whether a start that failed with `error` was one all the same: a daemon may die before it
+    /// A start that failed with `error` may have been one all the same: a daemon may die before it
     /// can answer. If it was none, the container is as before. If its shim is gone nobody can
     /// know: then it counts as started, and its end as lost.
-    async fn started_after_all(&self, id: &ContainerId, error: &RuntimeError) -> Result<bool> {
-        let unsure = error.class == ErrorClass::Unavailable;
-        match self.task(id).await?.map(|it| it.status()) {
-            None => return Ok(false),
-            Some(Status::Created) => {}
-            Some(Status::Stopped) if !unsure => {}
-            Some(_) => return Ok(true),
+    async fn started_after_all(
+        &self,
+        id: &ContainerId,
+        error: RuntimeError,
+    ) -> Result<ContainerState> {
+        let task = self.task(id).await?;
+        let stopped = task.is_some_and(|it| it.status() == Status::Stopped);
+        // Where runc itself refuses, what has stopped is not the container's process.
+        let refused = stopped && error.class != ErrorClass::Unavailable;
+        if !refused {
+            let observed = self.observe(id).await?;
+            match observed.phase {
+                Phase::Created => {}
+                Phase::Exited(exit) if exit.code == ExitCode::Unknown => return Err(error),
+                _ => return Ok(observed.state()),
+            }
         }
-        self.set_label(id, STARTED, "").await?;
-        self.delete_task(id).await?;
-        Ok(false)
+        self.undo_start(id).await?;
+        Err(error)
+    }
+
+    /// Takes away what a start left that came to nothing as far as its shim knows: it may not be
+    /// whole. A process that the shim does not know to be the container's is killed with it, and
+    /// begins anew. In this order, because started and without a task is lost.
+    async fn undo_start(&self, id: &ContainerId) -> Result<()> {
+        if self.container(id).await?.labels.contains_key(STARTED) {
+            self.set_label(id, STARTED, "").await?;
+        }
+        if self.task(id).await?.is_some() {
+            self.delete_task(id).await?;
+        }
+        Ok(())
     }
 
     async fn create_task(&self, observed: &Observed) -> Result<u32> {
@@ -211,6 +208,7 @@ impl Daemon {
                     let _ = self.remove_task(id).await;
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
+                Err(error) if leftover::removed(&self.config, id, &error.message) => {}
                 Err(error) => return Err(error),
             }
         }

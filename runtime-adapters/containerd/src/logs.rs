@@ -28,7 +28,8 @@ const CHUNK_BYTES_MAX: usize = 64 << 10;
 /// Between two looks at files that somebody else writes.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Makes the files for the shim to append to, and says where they are: stdout, stderr.
+/// Makes the files for the shim to append to, and says where they are: stdout, stderr. They are
+/// empty: what a start wrote that was cut off is not the container's.
 pub(crate) async fn make_files(dir: &Path) -> std::io::Result<(PathBuf, PathBuf)> {
     tokio::fs::create_dir_all(dir).await?;
     let (stdout, stderr) = (dir.join("stdout"), dir.join("stderr"));
@@ -36,7 +37,8 @@ pub(crate) async fn make_files(dir: &Path) -> std::io::Result<(PathBuf, PathBuf)
         let mut options = tokio::fs::OpenOptions::new();
         options
             .create(true)
-            .append(true)
+            .write(true)
+            .truncate(true)
             .mode(0o600)
             .open(path)
             .await?;

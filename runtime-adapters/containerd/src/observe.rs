@@ -14,9 +14,8 @@ use crate::api::containerd::types::{Process, Status};
 use crate::cgroup::Hierarchies;
 use crate::daemon::Daemon;
 use crate::error::{error, failed, found};
-use crate::record::{
-    ENDED, EXTENSION, RUNC_FAILED, Record, Started, ended, ended_label, wall_time,
-};
+use crate::record::{ENDED, EXTENSION, Record, Started, ended, ended_label, wall_time};
+use crate::torn::{Whose, whose};
 
 /// How often a pair that changes under our eyes is read before we give up. Each time somebody
 /// else made progress, so that more than a few mean something is wrong.
@@ -134,30 +133,32 @@ impl Daemon {
         ))
     }
 
-    /// Writes down how a container's process ended. `None` if somebody else is faster: the task is
-    /// deleted already, and what was recorded before that has to be read again.
+    /// Writes down how a container's process ended, if it was the container's. `None` if somebody
+    /// else is faster: the task is deleted already, and what was recorded before that has to be
+    /// read again.
     async fn record_end(&self, container: &Container, task: &Process) -> Result<Option<Phase>> {
         let id = ContainerId(container.id.clone());
         let record = Record::of(container);
         let hierarchies = Hierarchies::of_this_machine();
         let oom_kills = hierarchies.cgroup(&record.cgroup).oom_kills();
-        if oom_kills.is_none() && self.task(&id).await?.is_none() {
+        let namespace = &self.config.namespace;
+        let whose = whose(namespace, &id, task.exit_status, &record.log_dir).await;
+        // The evidence goes with the task.
+        if self.task(&id).await?.is_none() {
             return Ok(None);
         }
         let code = i32::try_from(task.exit_status).unwrap_or(i32::MAX);
-        let sure = Started::of(container).is_none_or(|it| it.sure);
         let exit = ExitStatus {
-            code: match sure || code != RUNC_FAILED {
-                true => ExitCode::Known(code),
-                false => ExitCode::Unknown,
+            code: match whose {
+                Whose::Containers => ExitCode::Known(code),
+                Whose::Unknown => ExitCode::Unknown,
+                Whose::Runcs => return Ok(Some(Phase::Created)),
             },
             exited_at: wall_time(task.exited_at.as_ref()),
             // One of its children may have been the victim: then it goes on, or ends otherwise.
             oom_killed: code == KILLED && oom_kills.unwrap_or(0) > 0,
         };
-        if let Some(label) = ended_label(&exit) {
-            self.set_label(&id, ENDED, &label).await?;
-        }
+        self.set_label(&id, ENDED, &ended_label(&exit)).await?;
         Ok(Some(Phase::Exited(exit)))
     }
 

@@ -14,9 +14,9 @@ use crate::api::containerd::services::containers::v1::Container;
 
 /// The extension's name; a change of its format changes the number.
 pub(crate) const EXTENSION: &str = "io.wavetank.container.v1";
-/// `<nanoseconds> <pid> <sure or unsure>`: written before the process runs.
+/// `<nanoseconds> <pid>`: written before the process runs.
 pub(crate) const STARTED: &str = "io.wavetank.started";
-/// `<code> <nanoseconds or -> <oom 0 or 1>`: written when its end is first seen.
+/// `<code or -> <nanoseconds or -> <oom 0 or 1>`: written when its end is first seen.
 pub(crate) const ENDED: &str = "io.wavetank.ended";
 
 /// What was asked for.
@@ -39,14 +39,7 @@ pub(crate) struct Record {
 pub(crate) struct Started {
     pub at: WallTime,
     pub pid: u32,
-    /// False if the daemon died during the start: then the process may never have become the
-    /// container's own, and its end may be [`RUNC_FAILED`].
-    pub sure: bool,
 }
-
-/// How runc's own process ends when it is cut off before it becomes the container's: the pipe on
-/// which it waits for the start breaks, and it exits with this (measured on runc 1.1.5).
-pub(crate) const RUNC_FAILED: i32 = 1;
 
 impl Record {
     /// The record of `container`. One that is not ours is described by what containerd knows.
@@ -72,39 +65,40 @@ impl Record {
 
 impl Started {
     pub(crate) fn of(container: &Container) -> Option<Self> {
-        let mut words = container.labels.get(STARTED)?.split(' ');
+        let (at, pid) = container.labels.get(STARTED)?.split_once(' ')?;
         Some(Started {
-            at: WallTime(words.next()?.parse().ok()?),
-            pid: words.next()?.parse().ok()?,
-            sure: words.next()? == "sure",
+            at: WallTime(at.parse().ok()?),
+            pid: pid.parse().ok()?,
         })
     }
 
     pub(crate) fn to_label(self) -> String {
-        let sure = if self.sure { "sure" } else { "unsure" };
-        format!("{} {} {sure}", self.at.0, self.pid)
+        format!("{} {}", self.at.0, self.pid)
     }
 }
 
 /// How the container's process ended, if that was recorded.
 pub(crate) fn ended(container: &Container) -> Option<ExitStatus> {
     let mut words = container.labels.get(ENDED)?.split(' ');
-    let code = words.next()?.parse().ok()?;
+    let code = match words.next()? {
+        "-" => ExitCode::Unknown,
+        code => ExitCode::Known(code.parse().ok()?),
+    };
     let at = words.next()?;
     Some(ExitStatus {
-        code: ExitCode::Known(code),
+        code,
         exited_at: at.parse().ok().map(WallTime),
         oom_killed: words.next()? == "1",
     })
 }
 
-/// The label for a known end; there is none for an unknown one, which anybody can work out again.
-pub(crate) fn ended_label(exit: &ExitStatus) -> Option<String> {
-    let ExitCode::Known(code) = exit.code else {
-        return None;
+pub(crate) fn ended_label(exit: &ExitStatus) -> String {
+    let code = match exit.code {
+        ExitCode::Known(code) => code.to_string(),
+        ExitCode::Unknown => "-".to_owned(),
     };
     let at = exit.exited_at.map_or("-".to_owned(), |at| at.0.to_string());
-    Some(format!("{code} {at} {}", u8::from(exit.oom_killed)))
+    format!("{code} {at} {}", u8::from(exit.oom_killed))
 }
 
 /// containerd's time as the port's; `None` for times before 1970 and for none at all.
@@ -164,15 +158,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_end_is_read_as_it_was_written(code in 0..256, at: Option<u64>, oom_killed: bool) {
+        fn an_end_is_read_as_it_was_written(
+            code: Option<u8>,
+            at: Option<u64>,
+            oom_killed: bool,
+        ) {
             let exit = ExitStatus {
-                code: ExitCode::Known(code),
+                code: code.map_or(ExitCode::Unknown, |it| ExitCode::Known(it.into())),
                 exited_at: at.map(WallTime),
                 oom_killed,
             };
-            let label = ended_label(&exit).expect("a known end");
             let container = Container {
-                labels: [(ENDED.to_owned(), label)].into(),
+                labels: [(ENDED.to_owned(), ended_label(&exit))].into(),
                 ..Container::default()
             };
             prop_assert_eq!(ended(&container), Some(exit));

@@ -60,6 +60,15 @@ impl Error {
         }
     }
 
+    /// True if Podman stumbled over something that was just changing: the same question, asked
+    /// again, has an answer.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Error::Refused { message, .. } => passes(message),
+            _ => false,
+        }
+    }
+
     /// True if the service says that the object does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         self.class() == ErrorClass::NotFound
@@ -81,12 +90,26 @@ impl From<Error> for RuntimeError {
     }
 }
 
+/// What Podman says while something changes under its hands; all words of a row occur. Rows from
+/// the sources of libpod 4.3, bbolt and, for Podman 5, SQLite.
+const PASSING: &[&[&str]] = &[
+    // An inspection and a look at usage read the control groups of a process that may have ended
+    // since: between their open and their read, or with its groups left already (`cGroupPath`).
+    &["read /proc/", "no such process"],
+    &["could not find any cgroup in", "/proc/"],
+    // Another process removed the note of an end that was about to be read (`handleExitFile`).
+    &["failed to read exit file", "no such file or directory"],
+    // The database is another process's at the moment, for longer than Podman waits for it.
+    &["database is locked"],
+];
+
 /// What Podman 4.3 says, and what it means; the first row whose words occur decides. Status codes
 /// come last, because almost every failure has status 500. Words from libpod's `define/errors.go`,
-/// runc, the registry client, and Linux; each seen with Podman 4.3.1 except those of the registry
-/// that a loopback registry cannot say (`no such host`, `tls:`).
+/// runc, the registry client, and Linux; each seen with Podman 4.3.1 except those that a loopback
+/// registry cannot say (`no such host`, `tls:`) and those of something that is just going away.
 const WORDS: &[(&str, ErrorClass)] = &[
     ("no such container", ErrorClass::NotFound),
+    ("container has already been removed", ErrorClass::NotFound),
     ("no such exec session", ErrorClass::NotFound),
     ("no such image", ErrorClass::NotFound),
     ("image not known", ErrorClass::NotFound),
@@ -94,6 +117,10 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("container state improper", ErrorClass::FailedPrecondition),
     // A service that died between runc's create and its own note of it; only a delete helps.
     ("given id already exists", ErrorClass::FailedPrecondition),
+    // The same of the monitor: runc's create is left half done, or its process is gone. Why runc
+    // refuses a start, it says to the service's log only.
+    (".pidfile: file exists", ErrorClass::FailedPrecondition),
+    ("` failed: exit status", ErrorClass::FailedPrecondition),
     (
         "image is in use by a container",
         ErrorClass::FailedPrecondition,
@@ -125,6 +152,16 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("blob unknown", ErrorClass::NotFound),
     ("404 not found", ErrorClass::NotFound),
     ("404 (not found)", ErrorClass::NotFound),
+    // Its monitor died within a start (`readConmonPipeData`, `createOCIContainer`).
+    ("no logs from conmon", ErrorClass::Unavailable),
+    ("write child: broken pipe", ErrorClass::Unavailable),
+    ("signal: killed", ErrorClass::Unavailable),
+    // A service on its way out.
+    ("runtime has already been stopped", ErrorClass::Unavailable),
+    (
+        "database connection already closed",
+        ErrorClass::Unavailable,
+    ),
     ("connection refused", ErrorClass::Unavailable),
     ("connection reset", ErrorClass::Unavailable),
     ("no such host", ErrorClass::Unavailable),
@@ -140,8 +177,17 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("invalid argument", ErrorClass::InvalidArgument),
 ];
 
+fn passes(message: &str) -> bool {
+    let message = message.to_lowercase();
+    let says = |row: &&[&str]| row.iter().all(|words| message.contains(words));
+    PASSING.iter().any(says)
+}
+
 /// The class of a refusal. `cause` is asked first: it does not quote what the caller sent.
 pub(crate) fn classify(status: u16, cause: &str, message: &str) -> ErrorClass {
+    if passes(message) {
+        return ErrorClass::Unavailable;
+    }
     let by_words = [cause, message].into_iter().find_map(|text| {
         let text = text.to_lowercase();
         WORDS.iter().find(|(words, _)| text.contains(words))
@@ -163,68 +209,152 @@ mod tests {
     use proptest::prelude::*;
     use wavetank_port::ErrorClass;
 
-    use super::{WORDS, classify};
+    use super::{Error, PASSING, WORDS, classify};
+
+    fn refused(message: &str) -> Error {
+        Error::Refused {
+            call: "GET /containers/n.a/json".to_owned(),
+            status: 500,
+            cause: String::new(),
+            message: message.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_passes_is_known_by_all_its_words() {
+        let passing = [
+            "read /proc/31177/cgroup: no such process",
+            "could not find any cgroup in \"/proc/31177/cgroup\"",
+            "failed to read exit file for container 9d0e: open /t/exits/9d0e: \
+             no such file or directory",
+            "beginning transaction: database is locked",
+        ];
+        for (message, row) in passing.into_iter().zip(PASSING) {
+            assert!(row.iter().all(|it| message.contains(it)), "{message}");
+            assert!(refused(message).is_passing(), "{message}");
+            assert_eq!(refused(message).class(), ErrorClass::Unavailable);
+        }
+        assert_eq!(passing.len(), PASSING.len());
+        for message in [
+            "no such process",
+            "read /proc/31177/cgroup: permission denied",
+            "no such container",
+        ] {
+            assert!(!refused(message).is_passing(), "{message}");
+        }
+    }
+
+    /// Status, cause and message, and what they mean.
+    const SAID: &[(u16, &str, &str, ErrorClass)] = &[
+        (404, "no such container", "", ErrorClass::NotFound),
+        (
+            500,
+            "image not known",
+            "localhost/x:1: image not known",
+            ErrorClass::NotFound,
+        ),
+        (
+            500,
+            "that name is already in use",
+            "creating container storage: the container name \"a\" is already in use by 1d8b",
+            ErrorClass::AlreadyExists,
+        ),
+        (
+            500,
+            "container state improper",
+            "can only kill running containers. 9d0e is in state exited",
+            ErrorClass::FailedPrecondition,
+        ),
+        (
+            500,
+            "OCI runtime error",
+            "runc: container with given ID already exists: OCI runtime error",
+            ErrorClass::FailedPrecondition,
+        ),
+        (
+            500,
+            "OCI runtime error",
+            "runc: runc create failed: open /r/9d0e/userdata/.pidfile: file exists: OCI \
+             runtime error",
+            ErrorClass::FailedPrecondition,
+        ),
+        (
+            500,
+            "exit status 1",
+            "`/usr/sbin/runc start 9d0e` failed: exit status 1",
+            ErrorClass::FailedPrecondition,
+        ),
+        (
+            500,
+            "OCI runtime attempted to invoke a command that was not found",
+            "runc: runc create failed: exec: \"/nope\": stat /nope: no such file or directory",
+            ErrorClass::InvalidArgument,
+        ),
+        (
+            500,
+            "OCI permission denied",
+            "",
+            ErrorClass::InvalidArgument,
+        ),
+        (
+            500,
+            "invalid argument",
+            "running container create option: names must match [a-zA-Z0-9]",
+            ErrorClass::InvalidArgument,
+        ),
+        (
+            500,
+            "no space left on device",
+            "mkdir /x: no space left on device",
+            ErrorClass::ResourceExhausted,
+        ),
+        (
+            500,
+            "readObjectStart: expect { or n, but found \0",
+            "container create failed (no logs from conmon): conmon bytes \"\"",
+            ErrorClass::Unavailable,
+        ),
+        (
+            500,
+            "broken pipe",
+            "write child: broken pipe",
+            ErrorClass::Unavailable,
+        ),
+        (
+            500,
+            "signal: killed",
+            "signal: killed",
+            ErrorClass::Unavailable,
+        ),
+        (
+            500,
+            "container has already been removed",
+            "container 9d0e is not valid: container has already been removed",
+            ErrorClass::NotFound,
+        ),
+        (
+            500,
+            "runtime has already been stopped",
+            "",
+            ErrorClass::Unavailable,
+        ),
+        (
+            500,
+            "database connection already closed",
+            "",
+            ErrorClass::Unavailable,
+        ),
+        (404, "", "Not Found", ErrorClass::NotFound),
+        (418, "", "tea", ErrorClass::Unknown),
+        (500, "something new", "something new", ErrorClass::Unknown),
+    ];
 
     #[test]
     fn what_podman_says_has_its_class() {
-        let table = [
-            (404, "no such container", "", ErrorClass::NotFound),
-            (
-                500,
-                "image not known",
-                "localhost/x:1: image not known",
-                ErrorClass::NotFound,
-            ),
-            (
-                500,
-                "that name is already in use",
-                "creating container storage: the container name \"a\" is already in use by 1d8b",
-                ErrorClass::AlreadyExists,
-            ),
-            (
-                500,
-                "container state improper",
-                "can only kill running containers. 9d0e is in state exited",
-                ErrorClass::FailedPrecondition,
-            ),
-            (
-                500,
-                "OCI runtime error",
-                "runc: container with given ID already exists: OCI runtime error",
-                ErrorClass::FailedPrecondition,
-            ),
-            (
-                500,
-                "OCI runtime attempted to invoke a command that was not found",
-                "runc: runc create failed: exec: \"/nope\": stat /nope: no such file or directory",
-                ErrorClass::InvalidArgument,
-            ),
-            (
-                500,
-                "OCI permission denied",
-                "",
-                ErrorClass::InvalidArgument,
-            ),
-            (
-                500,
-                "invalid argument",
-                "running container create option: names must match [a-zA-Z0-9]",
-                ErrorClass::InvalidArgument,
-            ),
-            (
-                500,
-                "no space left on device",
-                "mkdir /x: no space left on device",
-                ErrorClass::ResourceExhausted,
-            ),
-            (404, "", "Not Found", ErrorClass::NotFound),
-            (418, "", "tea", ErrorClass::Unknown),
-            (500, "something new", "something new", ErrorClass::Unknown),
-        ];
-        for (status, cause, message, class) in table {
+        for (status, cause, message, class) in SAID {
             assert_eq!(
-                classify(status, cause, message),
-                class,
+                classify(*status, cause, message),
+                *class,
                 "{cause} / {message}"
             );
         }

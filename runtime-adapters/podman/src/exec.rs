@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use wavetank_port::observe::EXEC_OUTPUT_BYTES_MAX;
 use wavetank_port::{
     ContainerId, ContainerStats, ErrorClass, ExecRequest, ExecResult, ExitCode, OutputStream,
@@ -16,6 +16,10 @@ use crate::wire;
 
 /// How often the end of a command is asked for once its output is closed.
 const POLL: Duration = Duration::from_millis(5);
+
+/// How often usage is asked for that is answered by nothing, and how long after each time.
+const STATS_TRIES_MAX: u32 = 4;
+const STATS_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 impl Service {
     pub(crate) async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecResult> {
@@ -82,7 +86,7 @@ impl Service {
                 let code = i32::try_from(state.exit_code).ok().filter(|it| *it >= 0);
                 return Ok(code.map_or(ExitCode::Unknown, ExitCode::Known));
             }
-            tokio::time::sleep(POLL).await;
+            sleep(POLL).await;
         }
     }
 
@@ -108,23 +112,25 @@ impl Service {
     }
 
     pub(crate) async fn stats(&self, id: &ContainerId) -> Result<ContainerStats> {
-        let seen = self.observe_running(id).await?;
-        let call = Call::get("/containers/stats")
-            .query("containers", &seen.podman_id)
-            .query("stream", "false");
-        let answer: wire::StatsAnswer = self.client.send(call).await?.json().await?;
-        match answer.stats.first() {
-            Some(stats) => Ok(ContainerStats {
-                memory_bytes: stats.mem_usage,
-                cpu_nanos: stats.cpu_nano,
-                processes: stats.pids,
-            }),
-            // Podman says nothing of what ended between the two calls.
-            None => Err(Error::ours(
-                ErrorClass::FailedPrecondition,
-                format!("container {id} is not running any more"),
-            )),
+        for _ in 0..STATS_TRIES_MAX {
+            // Says so itself if the container has ended.
+            let seen = self.observe_running(id).await?;
+            let call = Call::get("/containers/stats")
+                .query("containers", &seen.podman_id)
+                .query("stream", "false");
+            let answer: wire::StatsAnswer = self.client.send(call).await?.json().await?;
+            if let Some(stats) = answer.stats.first() {
+                return Ok(ContainerStats {
+                    memory_bytes: stats.mem_usage,
+                    cpu_nanos: stats.cpu_nano,
+                    processes: stats.pids,
+                });
+            }
+            // So answered is what has ended meanwhile, and whatever else goes wrong.
+            sleep(STATS_AGAIN_AFTER).await;
         }
+        let message = format!("the Podman service does not say what container {id} uses");
+        Err(Error::ours(ErrorClass::Unknown, message))
     }
 }
 

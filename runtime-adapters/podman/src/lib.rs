@@ -1,11 +1,11 @@
 //! The runtime port over Podman's REST API (libpod, Podman 4.3 and newer, rootful or rootless).
 //!
 //! Map: `runtime` (the port, call by call, and the one place for deadlines), `service` (what calls
-//! share, and the look at one container that all others trust), `lifecycle`, `images`, `exec`,
-//! `logs`, `events` (the calls), `observed` (an inspection in the port's words), `process` and
-//! `kernel_log` (what Podman does not know, told by the machine), `transport` and `buffers` (HTTP
-//! within limits), `wire` (the API's JSON), `names` (ids, names, labels), `error` (the table of
-//! classes), `capabilities`, `config`.
+//! share, and the look at one container that all others trust), `lifecycle`, `waiting`, `images`,
+//! `exec`, `logs`, `events` (the calls), `observed` (an inspection in the port's words), `process`
+//! and `kernel_log` (what Podman does not know, told by the machine), `transport` and `buffers`
+//! (HTTP within limits), `wire` (the API's JSON), `names` (ids, names, labels), `error` (the tables
+//! of classes), `capabilities`, `config`.
 //!
 //! It must not run the `podman` program, nor trust an answer's size, types or end.
 //!
@@ -30,6 +30,7 @@ mod process;
 mod runtime;
 mod service;
 mod transport;
+mod waiting;
 mod wire;
 
 pub use capabilities::CAPABILITIES;

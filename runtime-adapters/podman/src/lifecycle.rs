@@ -1,4 +1,4 @@
-//! Create, start, wait, stop, kill, pause, delete, list.
+//! Create, start, stop, kill, pause, delete, list.
 
 use std::time::Duration;
 
@@ -15,13 +15,9 @@ use crate::service::{Service, word};
 use crate::transport::Call;
 use crate::wire;
 
-/// How often the service looks whether a process has ended. Its default of 250 ms is what a wait
-/// then takes; below 20 ms nothing is gained, because conmon's report takes longer.
-const SERVER_POLL: &str = "20ms";
-
-/// How often we look at what the service cannot see or wait for: a lost container, or one that is
-/// yet to be started.
-const OUR_POLL: Duration = Duration::from_millis(100);
+/// How often we look at what nobody can wait for: a container that is yet to be started, or one
+/// that cannot be removed yet.
+pub(crate) const OUR_POLL: Duration = Duration::from_millis(100);
 
 /// How often a listing may meet a container that has just vanished.
 const LIST_TRIES_MAX: u32 = 100;
@@ -120,51 +116,6 @@ impl Service {
         Ok(self.observe(id).await?.state)
     }
 
-    pub(crate) async fn wait(&self, id: &ContainerId) -> Result<ExitStatus> {
-        let mut seen = self.observe(id).await?;
-        let podman_id = seen.podman_id.clone();
-        loop {
-            if let Some(exit) = seen.state.exit {
-                return Ok(exit);
-            }
-            if seen.state.status == ContainerStatus::Created {
-                sleep(OUR_POLL).await;
-            } else {
-                tokio::select! {
-                    () = self.wait_for_service(&podman_id) => {}
-                    () = self.wait_until_lost(&seen) => {}
-                }
-            }
-            seen = self.observe(id).await?;
-            if seen.podman_id != podman_id {
-                let message = format!("container {id} was deleted; another one has its id now");
-                return Err(Error::ours(ErrorClass::NotFound, message));
-            }
-        }
-    }
-
-    /// Comes back when the service thinks that the process has ended, or when it cannot say: the
-    /// caller looks for itself.
-    async fn wait_for_service(&self, podman_id: &str) {
-        let call = Call::post(format!("/containers/{podman_id}/wait"))
-            .query("condition", "stopped")
-            .query("interval", SERVER_POLL);
-        let answer = match self.client.send(call).await {
-            Ok(reply) => reply.done().await,
-            Err(error) => Err(error),
-        };
-        if answer.is_err() {
-            sleep(OUR_POLL).await;
-        }
-    }
-
-    /// Comes back when Podman will never say how it ended.
-    async fn wait_until_lost(&self, seen: &Observed) {
-        while !self.is_lost(seen).await {
-            sleep(OUR_POLL).await;
-        }
-    }
-
     pub(crate) async fn stop(
         &self,
         id: &ContainerId,
@@ -244,6 +195,9 @@ impl Service {
         );
         if runs && !force {
             return Err(refuse(id, "delete", seen.state.status));
+        }
+        if seen.state.status == ContainerStatus::Created {
+            self.unmount_left_behind(&seen).await;
         }
         loop {
             match self.send_delete(id, force || seen.is_stuck).await {

@@ -26,6 +26,8 @@ pub(crate) struct Observed {
     pub(crate) podman_id: String,
     /// Where Podman wrote the first process's id, on the machine of the service.
     pub(crate) pid_file: String,
+    /// Where Podman keeps what belongs to it alone, on the machine of the service.
+    pub(crate) static_dir: String,
     /// Known while it runs.
     pub(crate) processes: Option<Processes>,
     /// What a stop sends first.
@@ -54,7 +56,7 @@ impl Observed {
             }),
             stop_signal: inspect.config.stop_signal,
             is_lost: false,
-            is_stuck: !matches!(&*inspect.state.status, "created" | "exited"),
+            is_stuck: !matches!(&*inspect.state.status, "created" | "stopped" | "exited"),
             state: ContainerState {
                 id: id.clone(),
                 image: ImageReference(inspect.image_name),
@@ -65,6 +67,7 @@ impl Observed {
                 exit: (status == ContainerStatus::Exited).then(|| exit(&inspect.state)),
             },
             pid_file: inspect.pid_file,
+            static_dir: inspect.static_dir,
             podman_id: inspect.id,
         })
     }

@@ -1,5 +1,5 @@
 //! Whether a process that Podman remembers is still there, told from `/proc`; and the end of those
-//! that Podman forgot.
+//! that Podman forgot, and of their mounts.
 //!
 //! Podman 4.3 says "running" for ever when conmon was killed before the container ended. Only the
 //! process table knows better, so the answers here must never err towards "dead": what cannot be
@@ -7,8 +7,10 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use wavetank_port::WallTime;
 
@@ -16,6 +18,16 @@ use wavetank_port::WallTime;
 /// that was started. Podman notes the time after the fact, so the process is always the older one;
 /// what is given is for the kernel's rounding and small steps of the clock.
 const START_SLACK_NANOS: u64 = 5_000_000_000;
+
+/// How the end of a container's first process can be waited for.
+pub(crate) enum Init {
+    /// It is here; the descriptor can be read once it has ended.
+    Held(OwnedFd),
+    /// It has ended.
+    Ended,
+    /// It is not here, or cannot be held.
+    Elsewhere,
+}
 
 /// The processes that stand behind a container that Podman says is running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +46,16 @@ impl Processes {
     /// True if both the container's process and the monitor that would report its end are gone.
     pub(crate) fn are_gone(&self) -> bool {
         !self.init_is_alive() && !self.conmon.is_some_and(|pid| self.conmon_is_alive(pid))
+    }
+
+    /// The container's process, looked at while it is held.
+    pub(crate) fn hold_init(&self) -> Init {
+        let held = hold(self.init);
+        match (self.init_is_alive(), held) {
+            (false, _) => Init::Ended,
+            (true, Some(process)) => Init::Held(process),
+            (true, None) => Init::Elsewhere,
+        }
     }
 
     /// A pid may have been given to another process since. That one is told by its cgroup, which
@@ -95,6 +117,18 @@ pub(crate) fn kill_left_behind(podman_id: &str) {
     }
 }
 
+/// Unmounts a container's shared memory, if the folder that the service named for it is here. For
+/// what never started nobody needs it, and Podman does not mind that it is gone.
+pub(crate) fn unmount_left_behind(static_dir: &str, podman_id: &str) {
+    let folder = Path::new(static_dir);
+    let bears_id = folder.components().any(|it| it.as_os_str() == podman_id);
+    if folder.is_absolute() && bears_id {
+        // It fails where nothing is mounted, which is how it should be.
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        let _ = unmount(folder.join("shm"), flags);
+    }
+}
+
 fn all_pids() -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let names = entries.filter_map(|it| it.file_name().into_string().ok());
@@ -116,14 +150,19 @@ fn kill_if(pid: u32, is_it: impl Fn() -> bool) {
     if !is_it() {
         return;
     }
-    let held = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let Some(Ok(held)) = held.map(|it| pidfd_open(it, PidfdFlags::empty())) else {
+    let Some(held) = hold(pid) else {
         return;
     };
     if is_it() {
         // It may have ended by itself, which is as well.
         let _ = pidfd_send_signal(held, Signal::KILL);
     }
+}
+
+/// `None` if there is no such process any more, or if the kernel cannot do it.
+fn hold(pid: u32) -> Option<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
 /// What was found out about a process.

@@ -9,6 +9,7 @@ use wavetank_port::{ContainerId, ContainerStatus, ErrorClass, ListFilter};
 use crate::config::{Namespace, PodmanConfig};
 use crate::error::{Error, Result};
 use crate::observed::{Memory, Observed};
+use crate::process::{Init, Processes};
 use crate::transport::{Call, Client};
 use crate::{kernel_log, names, process};
 
@@ -86,17 +87,30 @@ impl Service {
 
     /// True if Podman says that it runs, and its processes here say that it cannot.
     pub(crate) async fn is_lost(&self, seen: &Observed) -> bool {
-        let Some(processes) = seen.processes.clone() else {
-            return false;
-        };
+        let lost = self.ask_processes(seen, Processes::are_gone).await;
+        lost.unwrap_or(false)
+    }
+
+    /// How the end of its process can be waited for.
+    pub(crate) async fn hold_init(&self, seen: &Observed) -> Init {
+        let init = self.ask_processes(seen, Processes::hold_init).await;
+        init.unwrap_or(Init::Elsewhere)
+    }
+
+    /// `None` where the service's processes are not to be seen from here.
+    async fn ask_processes<T: Send + 'static>(
+        &self,
+        seen: &Observed,
+        ask: impl FnOnce(&Processes) -> T + Send + 'static,
+    ) -> Option<T> {
+        let processes = seen.processes.clone()?;
         let pid_file = seen.pid_file.clone();
-        let shares_processes = self.client.shares_processes();
-        aside(move || {
-            shares_processes
-                && process::pid_file_holds(&pid_file, processes.init)
-                && processes.are_gone()
-        })
-        .await
+        if !self.client.shares_processes() {
+            return None;
+        }
+        aside(move || process::pid_file_holds(&pid_file, processes.init).then(|| ask(&processes)))
+            .await
+            .flatten()
     }
 
     /// Asks the kernel's log, once per container, what Podman does not say.
@@ -117,6 +131,7 @@ impl Service {
                         .is_some_and(|pid| kernel_log::was_killed_for_memory(&podman_id, pid))
                 })
                 .await
+                .unwrap_or(false)
             }
         };
         if let Some(exit) = &mut seen.state.exit {
@@ -127,15 +142,20 @@ impl Service {
     /// Kills what lives on of a container that was removed, if it lives here.
     pub(crate) async fn end_left_behind(&self, podman_id: String) {
         if self.client.shares_processes() {
-            aside(move || {
-                process::kill_left_behind(&podman_id);
-                true
-            })
-            .await;
+            aside(move || process::kill_left_behind(&podman_id)).await;
         }
     }
 
-    /// The same, where only a process that has begun and not ended will do.
+    /// Unmounts what a service that died within a start had mounted and not yet noted: Podman
+    /// would take its record apart, fail on the mount, and keep the rest for ever.
+    pub(crate) async fn unmount_left_behind(&self, seen: &Observed) {
+        if self.client.shares_processes() {
+            let (folder, podman_id) = (seen.static_dir.clone(), seen.podman_id.clone());
+            aside(move || process::unmount_left_behind(&folder, &podman_id)).await;
+        }
+    }
+
+    /// The truth, where only a process that has begun and not ended will do.
     pub(crate) async fn observe_running(&self, id: &ContainerId) -> Result<Observed> {
         let seen = self.observe(id).await?;
         match seen.state.status {
@@ -169,9 +189,9 @@ pub(crate) fn word(status: ContainerStatus) -> &'static str {
     }
 }
 
-/// Runs what reads files on a thread that may wait for them. Says no if it could not be run.
-async fn aside(work: impl FnOnce() -> bool + Send + 'static) -> bool {
-    tokio::task::spawn_blocking(work).await.unwrap_or(false)
+/// Runs what reads files on a thread that may wait for them. `None` if it could not be run.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
 }
 
 /// A lock for each container that is being started; none for the rest.

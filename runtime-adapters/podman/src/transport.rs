@@ -4,6 +4,7 @@
 //! to give up a pull, and no call waits behind another. Deadlines are not here: `runtime` has them.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, StatusCode, header};
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::AbortHandle;
+use tokio::time::sleep;
 
 use crate::buffers::{Frame, Frames, Lines, TooLong};
 use crate::config::Endpoint;
@@ -30,7 +32,13 @@ const REFUSAL_BYTES_MAX: usize = 64 << 10;
 /// The oldest API that the adapter asks for; Podman 4 and 5 both speak it.
 const API: &str = "/v4.0.0/libpod";
 
+/// How often a question is asked whose answer Podman stumbles over, and how long is waited before
+/// it is asked again: what changes under Podman's hands takes milliseconds.
+const ASKED_MAX: u32 = 100;
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
 /// One request.
+#[derive(Clone)]
 pub(crate) struct Call {
     method: Method,
     path: String,
@@ -132,8 +140,21 @@ impl Client {
         self.shares_processes.get().copied().unwrap_or(false)
     }
 
-    /// Asks and takes the head of the answer. A status other than 2xx is [`Error::Refused`].
+    /// Asks and takes the head of the answer. A status other than 2xx is [`Error::Refused`]. What
+    /// changes nothing is asked again while Podman only stumbles.
     pub(crate) async fn send(&self, call: Call) -> Result<Reply> {
+        if call.method == Method::GET {
+            for _ in 1..ASKED_MAX {
+                match self.send_once(call.clone()).await {
+                    Err(error) if error.is_passing() => sleep(ASK_AGAIN_AFTER).await,
+                    answer => return answer,
+                }
+            }
+        }
+        self.send_once(call).await
+    }
+
+    async fn send_once(&self, call: Call) -> Result<Reply> {
         let name = call.name();
         let request = call.into_request()?;
         let unreachable = |source| Error::Connect {

@@ -112,6 +112,8 @@ pub(crate) struct Inspect {
     pub(crate) config: Config,
     #[serde(rename = "PidFile", default)]
     pub(crate) pid_file: String,
+    #[serde(rename = "StaticDir", default)]
+    pub(crate) static_dir: String,
 }
 
 /// The part of an inspection that changes.
@@ -190,6 +192,7 @@ impl From<Row> for Inspect {
                 stop_signal: 0,
             },
             pid_file: String::new(),
+            static_dir: String::new(),
         }
     }
 }

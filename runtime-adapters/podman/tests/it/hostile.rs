@@ -1,6 +1,8 @@
 //! A service that answers with anything at all: every call ends with a typed error or an answer,
 //! never with a panic and never not at all.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -10,8 +12,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use wavetank_podman::Podman;
 use wavetank_port::{
-    ContainerId, ContainerRuntime as _, ErrorClass, ExecRequest, ImageReference, ListFilter,
-    LogOptions, PullPolicy, PullRequest, RuntimeError, Signal,
+    ContainerId, ContainerRuntime as _, ContainerStatus, ErrorClass, ExecRequest, ExitCode,
+    ImageReference, ListFilter, LogOptions, PullPolicy, PullRequest, RuntimeError, Signal,
 };
 
 use crate::client;
@@ -42,15 +44,24 @@ impl Liar {
 
     /// `answer` gets the request line.
     fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
+        Liar::answering_or_silent(move |request| Some(answer(request)))
+    }
+
+    /// What gets no answer is left open.
+    fn answering_or_silent(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + 'static) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let socket = folder.path().join("s");
         let listener = UnixListener::bind(&socket).expect("a socket");
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
+            let mut unanswered = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
                 let request = read_request(&mut stream).await;
-                // A client that has had enough hangs up.
-                let _ = stream.write_all(&answer(&request)).await;
+                match answer(&request) {
+                    // A client that has had enough hangs up.
+                    Some(answer) => drop(stream.write_all(&answer).await),
+                    None => unanswered.push(stream),
+                }
             }
         });
         Liar {
@@ -199,6 +210,78 @@ fn truthful_but(path: &'static str, answer: Vec<u8>) -> Liar {
             false => ok(INSPECT.as_bytes()),
         }
     })
+}
+
+/// An answer of Podman to what it stumbles over.
+fn stumble(message: &str) -> Vec<u8> {
+    let body = format!(r#"{{"cause":"{message}","message":"{message}","response":500}}"#);
+    let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: ";
+    format!("{head}{}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+const PROCESS_GOING: &str = "read /proc/7/cgroup: no such process";
+
+#[tokio::test]
+async fn a_service_that_stumbles_is_asked_again() {
+    let stumbles = AtomicU32::new(0);
+    let liar = Liar::answering(
+        move |_| match stumbles.fetch_add(1, Ordering::Relaxed) % 3 {
+            2 => ok(INSPECT.as_bytes()),
+            _ => stumble(PROCESS_GOING),
+        },
+    );
+    let id = ContainerId("a".to_owned());
+    for _ in 0..3 {
+        let state = liar.podman.inspect(&id, WITHIN).await.expect("a state");
+        assert_eq!(state.status, ContainerStatus::Running);
+    }
+}
+
+#[tokio::test]
+async fn what_changes_something_is_never_done_twice() {
+    let kills = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&kills);
+    let liar = Liar::answering(move |request| match request.contains("/kill") {
+        true => {
+            counted.fetch_add(1, Ordering::Relaxed);
+            stumble(PROCESS_GOING)
+        }
+        false => ok(INSPECT.as_bytes()),
+    });
+    let id = ContainerId("a".to_owned());
+    let error = liar.podman.kill(&id, Signal::HangUp, WITHIN).await;
+    let error = error.expect_err("a stumble");
+    assert_eq!(error.class, ErrorClass::Unavailable, "{error}");
+    assert_eq!(kills.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_service_that_always_stumbles_is_unavailable() {
+    let liar = Liar::new(stumble(PROCESS_GOING));
+    let id = ContainerId("a".to_owned());
+    let error = liar.podman.inspect(&id, WITHIN).await.expect_err("no end");
+    assert_eq!(error.class, ErrorClass::Unavailable);
+    assert!(error.message.contains(PROCESS_GOING), "{error}");
+}
+
+/// Podman 4.3 answers a wait 20 seconds late if a monitor's clean-up fails; inspections know.
+#[tokio::test]
+async fn a_wait_that_the_service_never_answers_ends_with_the_process() {
+    let asked = AtomicU32::new(0);
+    let ended = INSPECT
+        .replace("running", "stopped")
+        .replace("0001-01-01", "2026-11-22")
+        .replace(r#""ExitCode":0"#, r#""ExitCode":5"#);
+    let liar = Liar::answering_or_silent(move |request| {
+        let answer = match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => INSPECT,
+            _ => &ended,
+        };
+        (!request.contains("/wait")).then(|| ok(answer.as_bytes()))
+    });
+    let id = ContainerId("a".to_owned());
+    let exit = liar.podman.wait(&id, WITHIN).await.expect("an exit");
+    assert_eq!(exit.code, ExitCode::Known(5));
 }
 
 #[tokio::test]
