@@ -56,8 +56,6 @@ enum End {
     True,
     /// Exited, with a code that nobody knows.
     Unknown,
-    /// Its start failed for good; its process is gone.
-    NeverRan,
 }
 
 /// What those who live share with those who kill.
@@ -185,20 +183,38 @@ impl Storm {
         sleep(Duration::from_millis(drawn.next_u64() % PAUSE_MS_MAX)).await;
     }
 
-    /// One life, with the patience of an agent: what is not answered is asked again.
+    /// One life, with the patience of an agent: what is not answered is asked again, and what can
+    /// never be started makes room for another one.
     async fn live(&self, spec: &ContainerSpec, code: u8) -> End {
         let give_up = Instant::now() + LIFE_WITHIN;
-        let (podman, id) = (&self.podman, &spec.id);
-        let created = self.insist(give_up, "create", async || podman.create(spec, CALL).await);
+        let id = &spec.id;
+        loop {
+            self.create(spec, give_up).await;
+            if self.start(id, give_up).await {
+                break;
+            }
+            assert!(Instant::now() < give_up, "{id} was never started");
+            self.delete(id, give_up).await;
+            self.bereft.lock().await.remove(&id.0);
+        }
+        let end = self.end(id, code, give_up).await;
+        self.delete(id, give_up).await;
+        end
+    }
+
+    async fn create(&self, spec: &ContainerSpec, give_up: Instant) {
+        let created = self.insist(give_up, "create", async || {
+            self.podman.create(spec, CALL).await
+        });
         match created.await {
             // Taken: an earlier try of ours succeeded, and its answer was lost.
-            Err(error) if error.class != ErrorClass::AlreadyExists => panic!("{id}: {error}"),
+            Err(error) if error.class != ErrorClass::AlreadyExists => panic!("{spec:?}: {error}"),
             _ => {}
         }
-        let end = match self.start(id, give_up).await {
-            true => self.end(id, code, give_up).await,
-            false => End::NeverRan,
-        };
+    }
+
+    async fn delete(&self, id: &ContainerId, give_up: Instant) {
+        let podman = &self.podman;
         let deleted = self.insist(give_up, "delete", async || {
             podman.delete(id, true, CALL).await
         });
@@ -209,7 +225,6 @@ impl Storm {
         let gone = self.insist(give_up, "inspect", async || podman.inspect(id, CALL).await);
         let class = gone.await.expect_err("what was deleted").class;
         assert_eq!(class, ErrorClass::NotFound, "{id}");
-        end
     }
 
     /// True if the process ran. A container on which the service or its monitor died between
