@@ -48,12 +48,12 @@ fn wrong_usage_says_what_there_is() -> std::io::Result<()> {
     };
     let good = "all/good.yaml";
     assert_eq!(
-        complaint(&["run", good, "--world", "turmoil"])?,
-        "error: no world `turmoil`: this wavetank has `event`\n"
+        complaint(&["run", good, "--world", "nowhere"])?,
+        "error: no world `nowhere`: there are `event`, `turmoil`, `madsim` and `all`\n"
     );
     assert_eq!(
         complaint(&["run", good, "--runtime", "podman"])?,
-        "error: no runtime `podman` in world `event`: it has `sim`, the simulated one\n"
+        "error: no runtime `podman` in a simulated world: it has `sim`, the simulated one\n"
     );
     assert_eq!(
         complaint(&["run", "nowhere"])?,

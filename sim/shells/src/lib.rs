@@ -3,11 +3,11 @@
 //! and clocks as the event world, from the same plan, into the same trace, judged by the same
 //! checkers.
 //!
-//! Map: `stage` (workload, faults, records; what no simulator knows), `strike` (what faults do),
-//! `unable` (what they cannot do here), `simulator` (what the stage asks of a simulator),
-//! `turmoil` and `madsim` (the simulators), `machine` (what outlives a boot), `life` (one boot),
-//! `witness` (what the driver tells), `log` (what was said), `platter` (a disk below redb), `links`
-//! (who reaches whom), `variant` (the shell that ships, or a broken one).
+//! Map: `stage` (workload, faults, records; what no simulator knows), `process` (start and end),
+//! `strike` (what faults do), `unable` (what they cannot do here), `simulator` (what the stage asks
+//! of a simulator), `turmoil` and `madsim` (the simulators), `machine` (what outlives a boot), `life`
+//! (one boot), `witness` (what the driver tells), `log` (what was said), `platter` (a disk below
+//! redb), `links` (who reaches whom), `variant` (the shell that ships, or a broken one).
 //!
 //! # Determinism
 //! One thread runs everything. Time is the simulator's; the order of its hosts or tasks is drawn
@@ -25,6 +25,7 @@ mod machine;
 #[cfg(madsim)]
 mod madsim;
 pub mod platter;
+mod process;
 mod simulator;
 mod stage;
 mod strike;
