@@ -252,7 +252,7 @@ impl<P: Platform> Driver<P> {
             self.shell.observer.notice(notice);
         }
         for (to, message) in effects.messages.drain(..) {
-            self.shell.transport.send(to, message);
+            self.shell.transport.send(to, &message);
         }
         if let Some(calls) = &self.shell.calls {
             effects.calls.drain(..).for_each(|call| calls.ask(call));

@@ -87,8 +87,7 @@ impl Renewal {
 
     async fn ask(&self, os: &Os) -> Result<Identity, admission::AdmissionError> {
         let managers: Vec<(NodeId, String)> = {
-            let book = self.transport.addresses();
-            let book = book.borrow();
+            let book = self.transport.addresses().look();
             book.iter()
                 .map(|(node, at)| (node, at.to_owned()))
                 .collect()
@@ -123,13 +122,11 @@ pub(super) fn server_tls(
 pub(super) async fn keep_addresses(folder: StateFolder, transport: Transport) {
     let mut book = transport.addresses();
     loop {
-        let now = book.borrow_and_update().clone();
+        let now = book.look();
         if let Err(error) = folder.keep_managers(&now) {
             tracing::warn!(error = %chain(&error), "cannot keep the managers' addresses");
         }
-        if book.changed().await.is_err() {
-            return;
-        }
+        book.changed().await;
     }
 }
 

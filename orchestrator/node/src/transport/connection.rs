@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf};
-use tokio::sync::watch;
 use tokio_rustls::TlsStream;
 use tokio_stream::StreamExt as _;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
@@ -14,7 +13,7 @@ use wavetank_model::{Incarnation, NodeRole};
 
 use super::link::{Attachment, Direction, Link};
 use super::meter::{Meter, Metered};
-use super::{AddressBook, Arrival, Context};
+use super::{AddressBook, Arrival, Context, Follower};
 use crate::platform::Platform;
 use crate::wire::{self, Frame, Hello, Received};
 
@@ -138,8 +137,8 @@ async fn enter<P: Platform>(
     true
 }
 
-/// Runs a connection to its end and tells if the peer is lost with it. `first` is what still has
-/// to be written before anything else.
+/// Runs a connection to its end and tells if the peer is lost with it; fails if the peer may not
+/// begin. `first` is what still has to be written before anything else.
 pub(super) async fn run<P: Platform>(
     context: &Context<P>,
     link: &Arc<Link>,
@@ -147,7 +146,7 @@ pub(super) async fn run<P: Platform>(
     hello: Hello,
     mut framed: Framed<P>,
     first: BytesMut,
-) -> io::Result<()> {
+) -> io::Result<End> {
     if !enter(context, link, direction, &hello).await {
         return Err(refuse(context, &mut framed, "a newer boot of this node is known").await);
     }
@@ -177,10 +176,7 @@ pub(super) async fn run<P: Platform>(
     };
     drop(attachment);
     settle(context, link, &end).await;
-    match end {
-        End::Broken(error) => Err(error),
-        End::Stuck | End::Superseded | End::Stopped => Ok(()),
-    }
+    Ok(end)
 }
 
 /// Tells that a peer is lost if its last connection broke.
@@ -319,7 +315,7 @@ async fn write_all<P: Platform>(
 
 /// What one connection has yet to say.
 struct Pending {
-    book: watch::Receiver<AddressBook>,
+    book: Follower<AddressBook>,
     /// The last acknowledgement that it wrote; none at the beginning.
     acknowledged: Option<u64>,
 }
@@ -327,7 +323,7 @@ struct Pending {
 impl Pending {
     fn new<P: Platform>(context: &Context<P>) -> Self {
         let mut book = context.shared.book.subscribe();
-        book.mark_changed();
+        book.forget();
         Pending {
             book,
             acknowledged: None,
@@ -343,7 +339,6 @@ impl Pending {
         buffer: &mut BytesMut,
     ) {
         let shared = &context.shared;
-        let teaches = shared.node.role == NodeRole::Manager;
         loop {
             self.append(context, attachment, buffer);
             if !buffer.is_empty() {
@@ -352,9 +347,7 @@ impl Pending {
             tokio::select! {
                 biased;
                 () = attachment.signals.wake.notified() => {}
-                // The sender lives as long as whoever asks. Only who teaches looks at the book and
-                // thereby takes note of a change: others would find it changed for ever.
-                _ = self.book.changed(), if teaches => self.book.mark_changed(),
+                () = self.book.changed() => {}
                 () = context.platform.sleep(shared.limits.keepalive) => self.acknowledged = None,
             }
         }
@@ -373,10 +366,12 @@ impl Pending {
             self.acknowledged = Some(through);
             wire::encode(&Frame::Acknowledge { through }, buffer);
         }
-        let teaches = shared.node.role == NodeRole::Manager;
-        if teaches && self.book.has_changed().unwrap_or(false) {
-            let book = self.book.borrow_and_update().clone();
-            wire::encode(&Frame::Addresses(book), buffer);
+        if self.book.has_news() {
+            // Looked at by everybody, or it would be news for ever; told by managers.
+            let book = self.book.look();
+            if shared.node.role == NodeRole::Manager {
+                wire::encode(&Frame::Addresses(book), buffer);
+            }
         }
         let taken = attachment.take(buffer);
         shared.counters.messages_written.add(taken);

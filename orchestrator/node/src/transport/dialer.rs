@@ -26,28 +26,28 @@ pub(super) async fn run<P: Platform>(context: Context<P>, link: Arc<Link>) {
     let mut pauses = Pauses::new(&context, link.peer);
     loop {
         let address = wanted(&context, &link).await;
-        match dial(&context, &link, &address).await {
-            Ok((hello, framed)) => {
-                pauses.reset();
-                let first = BytesMut::new();
-                let run =
-                    connection::run(&context, &link, Direction::Dialled, hello, framed, first);
-                if let Err(error) = run.await {
-                    tracing::debug!(peer = %link.peer, %error, "a connection broke");
-                }
-            }
-            Err(error) => failed(&context, &link, &error).await,
+        let began = context.platform.now();
+        if let Err(error) = serve(&context, &link, &address).await {
+            failed(&context, &link, &error).await;
         }
-        let pause = pauses.next();
-        context.platform.sleep(pause).await;
+        let lasted = context.platform.now().since(began);
+        context.platform.sleep(pauses.after(lasted)).await;
     }
+}
+
+/// One connection from its beginning to its end; fails if it did not come to be.
+async fn serve<P: Platform>(context: &Context<P>, link: &Arc<Link>, at: &str) -> io::Result<()> {
+    let (hello, framed) = dial(context, link, at).await?;
+    let (dialled, first) = (Direction::Dialled, BytesMut::new());
+    connection::run(context, link, dialled, hello, framed, first).await?;
+    Ok(())
 }
 
 /// Waits until a connection is needed and can be made; answers where to.
 async fn wanted<P: Platform>(context: &Context<P>, link: &Link) -> String {
     let mut book = context.shared.book.subscribe();
     loop {
-        let address = book.borrow_and_update().get(link.peer).map(str::to_owned);
+        let address = book.look().get(link.peer).map(str::to_owned);
         if let Some(address) = address
             && link.needs_connection()
         {
@@ -56,8 +56,7 @@ async fn wanted<P: Platform>(context: &Context<P>, link: &Link) -> String {
         tokio::select! {
             biased;
             () = link.wanted.notified() => {}
-            // The sender lives as long as whoever asks.
-            _ = book.changed() => {}
+            () = book.changed() => {}
         }
     }
 }
@@ -152,12 +151,12 @@ impl Pauses {
         }
     }
 
-    fn reset(&mut self) {
-        self.next = self.min;
-    }
-
-    /// Between half of what it is time for and all of it.
-    fn next(&mut self) -> Duration {
+    /// After an attempt or a connection that lasted so long: between half of what it is time for
+    /// and all of it. Only a connection that lasted makes it short again.
+    fn after(&mut self, lasted: Duration) -> Duration {
+        if lasted > self.max {
+            self.next = self.min;
+        }
         let base = self.next;
         self.next = (base * 2).min(self.max);
         let half = u64::try_from((base / 2).as_nanos()).unwrap_or(u64::MAX);

@@ -258,3 +258,52 @@ impl Drop for Attachment {
         state.wake(&self.link.wanted);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(messages: usize) -> Arc<Link> {
+        let link = Arc::new(Link::new(NodeId::manager(1)));
+        for _ in 0..messages {
+            link.push(Bytes::from_static(b"message"), &Limits::usual());
+        }
+        link
+    }
+
+    fn taken(attachment: &Attachment) -> usize {
+        attachment.take(&mut BytesMut::new())
+    }
+
+    #[test]
+    fn the_newest_connection_carries_all_that_is_not_acknowledged() {
+        let link = link(5);
+        let first = link.attach(1, Direction::Dialled);
+        assert_eq!(taken(&first), 5);
+        assert_eq!(taken(&first), 0, "each once");
+        link.acknowledge(2);
+        let second = link.attach(2, Direction::Accepted);
+        assert_eq!(taken(&first), 0, "it carries nothing more");
+        assert_eq!(taken(&second), 3, "again, but for what has arrived");
+        drop(first);
+        assert_eq!(taken(&second), 0, "the end of an older one changes nothing");
+        let third = link.attach(3, Direction::Dialled);
+        assert_eq!(taken(&third), 3);
+        drop(third);
+        assert_eq!(taken(&second), 3, "what is left takes over");
+        drop(second);
+        assert!(link.needs_connection());
+        link.acknowledge(5);
+        assert!(!link.needs_connection());
+    }
+
+    #[test]
+    fn one_message_may_be_larger_than_the_queue() {
+        let mut limits = Limits::usual();
+        limits.queue_bytes_max = 1000;
+        let link = link(3);
+        assert_eq!(link.push(Bytes::from(vec![0; 5000]), &limits), 3);
+        assert_eq!(taken(&link.attach(1, Direction::Dialled)), 1);
+        assert_eq!(link.push(Bytes::from_static(b"next"), &limits), 1);
+    }
+}

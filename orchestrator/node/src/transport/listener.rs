@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use wavetank_model::NodeId;
 
 use super::Context;
-use super::connection::{self, Framed};
+use super::connection::{self, End, Framed};
 use super::link::{ConnectionId, Direction};
 use super::meter::Metered;
 use crate::admission::Admission;
@@ -175,7 +175,11 @@ async fn serve<P: Platform>(
     let link = shared.link(hello.node);
     let mut first = BytesMut::new();
     wire::encode(&Frame::Hello(shared.hello(&link)), &mut first);
-    connection::run(context, &link, Direction::Accepted, hello, framed, first).await
+    let accepted = Direction::Accepted;
+    match connection::run(context, &link, accepted, hello, framed, first).await? {
+        End::Broken(error) => Err(error),
+        End::Stuck | End::Superseded | End::Stopped => Ok(()),
+    }
 }
 
 /// TLS, then the first frame.
@@ -270,7 +274,7 @@ async fn decide<P: Platform>(
     let now = context.platform.wall();
     match plea {
         Plea::Token(join) => {
-            let addresses = context.shared.book.borrow().clone();
+            let addresses = context.shared.book.get();
             admission.join(&join, now, addresses).await
         }
         Plea::OlderCertificate(node, request) => admission.renew(node, &request, now),

@@ -10,10 +10,12 @@
 //! is carries both directions.
 //!
 //! Map: `link` (one peer: queue and acknowledgement), `connection` (one connection), `dialer` and
-//! `listener` (how it begins; also where nodes are let in, see `admission`), `address_book`, `limits` (bounds, counters, complaints), `meter`
-//! (whether anything moves).
+//! `listener` (how it begins; also where nodes are let in, see `admission`), `address_book` and
+//! `board` (how it is followed), `limits` (bounds, counters, complaints), `meter` (whether
+//! anything moves).
 
 mod address_book;
+mod board;
 mod connection;
 mod dialer;
 mod limits;
@@ -30,11 +32,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rand_chacha::ChaCha8Rng;
 use rustls::time_provider::TimeProvider;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use wavetank_core::Message;
 use wavetank_model::{Incarnation, NodeId, NodeRole};
 
 pub use address_book::AddressBook;
+pub use board::Follower;
 pub(crate) use dialer::ask;
 pub use limits::{Counter, Counters, Limits};
 
@@ -42,11 +45,16 @@ use crate::admission::Admission;
 use crate::identity::{Identity, IdentityError, Tls, WallClock};
 use crate::platform::{Platform, Task};
 use crate::wire::{self, Hello, VERSION};
+use board::Board;
 use limits::Complaints;
 use link::{ConnectionId, Link};
 
 /// What came from the network.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are messages; a box would be in everyone's way"
+)]
 pub enum Arrival {
     /// A message.
     Message {
@@ -123,7 +131,7 @@ struct Shared {
     clock: Arc<dyn TimeProvider>,
     tls: Mutex<Tls>,
     arrivals: mpsc::Sender<Arrival>,
-    book: watch::Sender<AddressBook>,
+    book: Board<AddressBook>,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     /// Links that want a dialer.
     dialled: mpsc::UnboundedSender<Arc<Link>>,
@@ -177,7 +185,7 @@ impl Transport {
             clock,
             tls: Mutex::new(tls),
             arrivals,
-            book: watch::Sender::new(config.addresses),
+            book: Board::new(config.addresses),
             links: Mutex::default(),
             dialled,
             admission: OnceLock::new(),
@@ -218,7 +226,7 @@ impl Transport {
     }
 
     /// Where managers are, now and whenever that changes.
-    pub fn addresses(&self) -> watch::Receiver<AddressBook> {
+    pub fn addresses(&self) -> Follower<AddressBook> {
         self.shared.book.subscribe()
     }
 
