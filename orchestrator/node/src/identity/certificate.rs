@@ -32,7 +32,7 @@ pub fn node_of(certificate: &CertificateDer<'_>) -> Result<NodeId, IdentityError
     let certificate = parse(certificate)?;
     let names = certificate
         .subject_alternative_name()
-        .map_err(unreadable)?
+        .map_err(|error| unreadable(&error))?
         .ok_or(IdentityError::Nameless)?;
     match names.value.general_names.as_slice() {
         [GeneralName::DNSName(name)] => name
@@ -56,11 +56,11 @@ pub(super) fn public_key_of(certificate: &CertificateDer<'_>) -> Result<Vec<u8>,
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, IdentityError> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(unreadable)?;
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| unreadable(&error))?;
     Ok(parsed)
 }
 
-fn unreadable(error: impl ToString) -> IdentityError {
+fn unreadable(error: &impl ToString) -> IdentityError {
     IdentityError::Certificate {
         what: error.to_string(),
     }

@@ -1,5 +1,7 @@
 //! Messages between nodes that are well.
 
+use std::time::Duration;
+
 use wavetank_model::NodeId;
 use wavetank_node::transport::Arrival;
 
@@ -28,4 +30,22 @@ async fn two_nodes_exchange_messages_both_ways() {
     }
     assert_eq!(first.transport.connected(), [agent]);
     assert_eq!(second.transport.connected(), [manager]);
+}
+
+#[tokio::test]
+async fn connections_without_messages_wait_and_do_not_spin() {
+    let cluster = Cluster::new();
+    let manager = NodeId::manager(1);
+    let mut first = cluster.start(cluster.config(manager, &[])).await;
+    let mut nodes = Vec::new();
+    for node in [NodeId::manager(2), NodeId::agent(1), NodeId::client(1)] {
+        let node = cluster.start(cluster.config(node, &[first.at()])).await;
+        node.send(manager, 1);
+        assert_eq!(first.number().await, 1);
+        nodes.push(node);
+    }
+    let before = cluster.machine.clock_readings();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let readings = cluster.machine.clock_readings() - before;
+    assert!(readings < 500, "{readings} readings of the clock");
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use wavetank_model::{Incarnation, NodeId};
 use wavetank_node::transport::{Arrival, TransportConfig};
+use wavetank_node::wire::{self, Frame, Hello, Received};
 
 use crate::proxy::Proxy;
+use crate::raw::Raw;
 use crate::support::{Cluster, Node, eventually, numbered};
 
 const MANAGER: NodeId = NodeId::manager(1);
@@ -189,4 +191,43 @@ async fn when_too_many_messages_wait_the_oldest_go() {
     for number in 16..=25 {
         assert_eq!(agent.number().await, number);
     }
+}
+
+#[tokio::test]
+async fn what_comes_again_is_passed_on_once_whatever_connection_it_takes() {
+    let cluster = Cluster::new();
+    let mut manager = cluster.start(cluster.config(MANAGER, &[])).await;
+    let identity = cluster.identity(AGENT);
+    let message = |sequence| Frame::Message {
+        sequence,
+        body: wire::encode_message(&numbered(sequence)),
+    };
+    let mut first = Raw::with(&identity, manager.at()).await.expect("TLS");
+    let heard = first.greet(AGENT, 1).await.expect("an answer");
+    assert!(matches!(heard, Frame::Hello(Hello { received: None, .. })));
+    for sequence in [1, 2, 1, 2] {
+        first.send(&message(sequence)).await.expect("sent");
+    }
+    assert_eq!(manager.number().await, 1);
+    assert_eq!(manager.number().await, 2);
+    let mut second = Raw::with(&identity, manager.at()).await.expect("TLS");
+    let heard = second.greet(AGENT, 1).await.expect("an answer");
+    let had = Received {
+        incarnation: Incarnation(1),
+        through: 2,
+    };
+    assert!(
+        matches!(heard, Frame::Hello(Hello { received: Some(received), .. }) if received == had)
+    );
+    for sequence in [1, 2, 3] {
+        second.send(&message(sequence)).await.expect("sent");
+    }
+    let message = numbered(3);
+    assert_eq!(
+        manager.next().await,
+        Arrival::Message {
+            from: AGENT,
+            message
+        }
+    );
 }

@@ -70,6 +70,27 @@ async fn idle_connections_are_bounded_and_in_nobodys_way() {
     cluster.machine.assert_no_panics();
 }
 
+#[tokio::test]
+async fn peers_beyond_the_limit_wait_until_there_is_room() {
+    let cluster = Cluster::new();
+    let mut config = cluster.config(MANAGER, &[]);
+    config.limits.connections_max = 2;
+    let mut manager = cluster.start(config).await;
+    let start = |number| cluster.start(cluster.config(NodeId::agent(number), &[manager.at()]));
+    let (first, second, third) = (start(1).await, start(2).await, start(3).await);
+    for agent in [&first, &second] {
+        agent.send(MANAGER, 1);
+        assert_eq!(manager.number().await, 1);
+    }
+    third.send(MANAGER, 3);
+    let refused = || manager.transport.counters().connections_refused.get() > 0;
+    eventually("the third is refused", refused).await;
+    first.send(MANAGER, 2);
+    assert_eq!(manager.number().await, 2, "the others stay");
+    drop(second);
+    assert_eq!(manager.number().await, 3);
+}
+
 fn large(number: u64) -> Message {
     Message::Request {
         id: RequestId {

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rand_chacha::ChaCha8Rng;
@@ -23,6 +23,7 @@ pub struct Machine {
     os: Os,
     ahead_seconds: Arc<AtomicI64>,
     panicked: Arc<AtomicBool>,
+    clock_readings: Arc<AtomicU64>,
 }
 
 impl Machine {
@@ -31,7 +32,13 @@ impl Machine {
             os: Os::new(),
             ahead_seconds: Arc::default(),
             panicked: Arc::default(),
+            clock_readings: Arc::default(),
         }
+    }
+
+    /// How often anybody asked what time it is, which whoever waits does.
+    pub fn clock_readings(&self) -> u64 {
+        self.clock_readings.load(Ordering::Relaxed)
     }
 
     /// A panic in a task would otherwise end that task alone, unseen.
@@ -66,6 +73,7 @@ impl Platform for Machine {
     }
 
     fn now(&self) -> Instant {
+        self.clock_readings.fetch_add(1, Ordering::Relaxed);
         self.os.now()
     }
 
