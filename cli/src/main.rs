@@ -2,7 +2,7 @@
 //!
 //! Map: `commands` (one file per command), `files` (which scenario files a path means, and how they
 //! are read), `seeds` (how seeds are written), `world` (where plans run), `runner` (the only place
-//! that starts runs), `sweep` (many runs on many threads), 
+//! that starts runs), `sweep` (many runs on many threads),
 //! `runtimes` (real and simulated, by name), `determinism` (the same seed again, here and in another
 //! process), `store` (traces on disk), `output` (what goes where, colours, broken pipes), `failure`
 //! (why a command ended without a verdict).

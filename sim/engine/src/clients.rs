@@ -60,7 +60,7 @@ impl Engine<'_> {
 
     /// The operator asks the next thing, if it is not waiting for an answer.
     pub(crate) fn operate(&mut self) {
-        if let Some((operation, cause)) = self.operator.next() {
+        if let Some((operation, cause)) = self.operator.take_next() {
             self.invoke(OPERATOR, operation, cause);
         }
     }

@@ -13,15 +13,21 @@ pub struct Queue<T> {
     sequence: u64,
 }
 
-impl<T> Queue<T> {
-    /// An empty queue.
-    pub fn new() -> Self {
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
         Queue {
             heap: BinaryHeap::new(),
             slots: Vec::new(),
             free: Vec::new(),
             sequence: 0,
         }
+    }
+}
+
+impl<T> Queue<T> {
+    /// An empty queue.
+    pub fn new() -> Self {
+        Queue::default()
     }
 
     /// Adds something.

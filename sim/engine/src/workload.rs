@@ -25,7 +25,7 @@ impl Operator {
     }
 
     /// The next thing to ask, if the last one was answered.
-    pub fn next(&mut self) -> Option<(Operation, EventId)> {
+    pub fn take_next(&mut self) -> Option<(Operation, EventId)> {
         if self.asking {
             return None;
         }

@@ -26,6 +26,10 @@ pub type SharedClock = Arc<Mutex<LocalClock>>;
 
 /// What only the world knows.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "taken up at once, never kept; a box would be in everyone's way"
+)]
 pub enum Truth {
     /// Something happened to a container.
     Happened(Payload),

@@ -24,11 +24,14 @@ use wavetank_sim_runtime::{Pace, SharedRegistry};
 use wavetank_trace::{Event, EventId, FaultState, Payload, Phase, VirtualTime};
 use wavetank_world::{LinkRule, Registry};
 
-use crate::log::{Draft, Log, Said};
+#[cfg(madsim)]
+use crate::log::Log;
+use crate::log::{Draft, Said};
 use crate::machine::{Common, Machine, build_machines};
 use crate::simulator::Simulator;
 
 /// Something that is due at a time.
+#[derive(Clone, Copy)]
 pub(crate) enum Happening {
     Fire { fault: u32 },
     Heal { fault: u32 },
@@ -120,6 +123,7 @@ impl<'a> Stage<'a> {
     }
 
     /// What the machines say.
+    #[cfg(madsim)]
     pub fn log(&self) -> Arc<Log> {
         Arc::clone(&self.common.log)
     }
@@ -188,7 +192,8 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// When the stage wants its turn, whatever is said until then.
+    /// When the stage wants its turn, whatever is said until then. (Turmoil gives it one a tick.)
+    #[cfg(madsim)]
     pub fn next_deadline(&self) -> VirtualTime {
         let runtimes = self.machines.iter().zip(&self.hosts);
         let due = runtimes
@@ -306,7 +311,7 @@ impl<'a> Stage<'a> {
 
     /// The operator asks the next thing, if it is not waiting for an answer.
     pub(crate) fn operate(&mut self, simulator: &mut dyn Simulator) {
-        if let Some((operation, _)) = self.operator.next() {
+        if let Some((operation, _)) = self.operator.take_next() {
             self.ask(OPERATOR, operation, simulator);
         }
     }

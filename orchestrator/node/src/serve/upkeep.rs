@@ -53,7 +53,7 @@ impl Renewal {
             }
             match self.renew(&os).await {
                 Ok(()) => {
-                    tracing::info!(until = ?expiry(&self.identity), "renewed the certificate")
+                    tracing::info!(until = ?expiry(&self.identity), "renewed the certificate");
                 }
                 Err(error) => tracing::warn!(
                     error = %chain(error.as_ref()),
