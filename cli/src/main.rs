@@ -2,7 +2,7 @@
 //!
 //! Map: `commands` (one file per command), `files` (which scenario files a path means, and how they
 //! are read), `seeds` (how seeds are written), `world` (where plans run), `runner` (the only place
-//! that starts runs), `sweep` (many runs on many threads),
+//! that starts runs), `sweep` (many runs on many threads), `local` (clusters of real nodes),
 //! `runtimes` (real and simulated, by name), `determinism` (the same seed again, here and in another
 //! process), `store` (traces on disk), `output` (what goes where, colours, broken pipes), `failure`
 //! (why a command ended without a verdict).
@@ -14,6 +14,7 @@ mod commands;
 mod determinism;
 mod failure;
 mod files;
+mod local;
 mod output;
 mod runner;
 mod runtimes;
@@ -54,6 +55,10 @@ enum Command {
     Report(commands::report::ReportArguments),
     Trace(commands::trace::TraceArguments),
     Bench(commands::bench::BenchArguments),
+    Up(commands::up::UpArguments),
+    Down(commands::up::DownArguments),
+    #[command(hide = true)]
+    AgentSim(commands::agent_sim::AgentSimArguments),
     #[command(hide = true)]
     BenchRow(commands::bench_row::BenchRowArguments),
     #[command(hide = true)]
@@ -79,6 +84,9 @@ fn main() -> ExitCode {
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Trace(arguments) => commands::trace::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),
+        Command::Up(arguments) => commands::up::up(&arguments),
+        Command::Down(arguments) => commands::up::down(&arguments),
+        Command::AgentSim(arguments) => commands::agent_sim::run(&arguments),
         Command::BenchRow(arguments) => commands::bench_row::run(&arguments),
         Command::Digests(arguments) => commands::digests::run(&arguments),
     };

@@ -40,6 +40,16 @@ impl RuntimeName {
         }
     }
 
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            RuntimeName::Sim => "sim",
+            RuntimeName::Containerd => "containerd",
+            RuntimeName::Podman => "podman",
+            RuntimeName::Oci => "oci",
+        }
+    }
+
     /// Makes its arms.
     pub fn bench(self) -> &'static dyn Bench {
         match self {

@@ -1,5 +1,6 @@
 //! One file per command: its arguments, what it does, what it prints, its exit code.
 
+pub mod agent_sim;
 pub mod bench;
 pub mod bench_row;
 pub mod bench_runtime;
@@ -12,3 +13,4 @@ pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod trace;
+pub mod up;

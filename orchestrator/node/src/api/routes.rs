@@ -1,7 +1,7 @@
 //! One function per operation.
 
 use axum::Json;
-use axum::extract::{FromRequest, Path, State};
+use axum::extract::{FromRequest, FromRequestParts, State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,6 +17,11 @@ use super::{Api, ApiError, watch};
 #[derive(FromRequest)]
 #[from_request(via(Json), rejection(ApiError))]
 struct Body<T>(T);
+
+/// What the path names, or a refusal in our own words.
+#[derive(FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(ApiError))]
+struct Named<T>(T);
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -72,7 +77,7 @@ async fn list_services(State(api): State<Api>) -> Answer<Services> {
 
 #[utoipa::path(get, path = "/services/{name}", params(("name" = String, Path)),
     responses((status = 200, body = Service)))]
-async fn get_service(State(api): State<Api>, Path(name): Path<String>) -> Answer<Service> {
+async fn get_service(State(api): State<Api>, Named(name): Named<String>) -> Answer<Service> {
     let service = name.as_str().into();
     match api.ask(Operation::GetService { service }).await? {
         Outcome::Service {
@@ -90,7 +95,7 @@ async fn get_service(State(api): State<Api>, Path(name): Path<String>) -> Answer
     request_body = ServiceManifest, responses((status = 200, body = Done)))]
 async fn put_service(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     Body(manifest): Body<ServiceManifest>,
 ) -> Answer<Done> {
     if manifest.name != name {
@@ -103,7 +108,7 @@ async fn put_service(
 
 #[utoipa::path(delete, path = "/services/{name}", params(("name" = String, Path)),
     responses((status = 200, body = Done)))]
-async fn delete_service(State(api): State<Api>, Path(name): Path<String>) -> Answer<Done> {
+async fn delete_service(State(api): State<Api>, Named(name): Named<String>) -> Answer<Done> {
     let service = name.as_str().into();
     change(&api, Operation::Delete { service }).await
 }
@@ -120,7 +125,7 @@ pub struct Scale {
     request_body = Scale, responses((status = 200, body = Done)))]
 async fn scale_service(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     Body(Scale { replicas }): Body<Scale>,
 ) -> Answer<Done> {
     let service = name.as_str().into();
@@ -130,7 +135,7 @@ async fn scale_service(
 /// Stops all tasks and keeps the service.
 #[utoipa::path(post, path = "/services/{name}/stop", params(("name" = String, Path)),
     responses((status = 200, body = Done)))]
-async fn stop_service(State(api): State<Api>, Path(name): Path<String>) -> Answer<Done> {
+async fn stop_service(State(api): State<Api>, Named(name): Named<String>) -> Answer<Done> {
     let service = name.as_str().into();
     change(&api, Operation::Stop { service }).await
 }
@@ -138,7 +143,7 @@ async fn stop_service(State(api): State<Api>, Path(name): Path<String>) -> Answe
 /// Undoes a stop.
 #[utoipa::path(post, path = "/services/{name}/start", params(("name" = String, Path)),
     responses((status = 200, body = Done)))]
-async fn start_service(State(api): State<Api>, Path(name): Path<String>) -> Answer<Done> {
+async fn start_service(State(api): State<Api>, Named(name): Named<String>) -> Answer<Done> {
     let service = name.as_str().into();
     change(&api, Operation::Start { service }).await
 }
@@ -146,7 +151,7 @@ async fn start_service(State(api): State<Api>, Path(name): Path<String>) -> Answ
 /// Goes back to the last completed generation.
 #[utoipa::path(post, path = "/services/{name}/rollback", params(("name" = String, Path)),
     responses((status = 200, body = Done)))]
-async fn roll_back_service(State(api): State<Api>, Path(name): Path<String>) -> Answer<Done> {
+async fn roll_back_service(State(api): State<Api>, Named(name): Named<String>) -> Answer<Done> {
     let service = name.as_str().into();
     change(&api, Operation::Rollback { service }).await
 }
@@ -168,7 +173,7 @@ pub struct SetAvailability {
     request_body = SetAvailability, responses((status = 200, body = Done)))]
 async fn set_availability(
     State(api): State<Api>,
-    Path(node): Path<String>,
+    Named(node): Named<String>,
     Body(body): Body<SetAvailability>,
 ) -> Answer<Done> {
     let node = node_id(&node)?;
@@ -183,7 +188,7 @@ async fn set_availability(
 /// Puts a manager out of the consensus group for good.
 #[utoipa::path(delete, path = "/nodes/{node}", params(("node" = String, Path)),
     responses((status = 200, body = Done)))]
-async fn remove_manager(State(api): State<Api>, Path(node): Path<String>) -> Answer<Done> {
+async fn remove_manager(State(api): State<Api>, Named(node): Named<String>) -> Answer<Done> {
     let node = node_id(&node)?;
     change(&api, Operation::RemoveManager { node }).await
 }
@@ -195,7 +200,7 @@ fn node_id(text: &str) -> Result<NodeId, ApiError> {
 
 #[utoipa::path(get, path = "/keys/{*key}", params(("key" = String, Path)),
     responses((status = 200, body = KeyValue)))]
-async fn get_key(State(api): State<Api>, Path(key): Path<String>) -> Answer<KeyValue> {
+async fn get_key(State(api): State<Api>, Named(key): Named<String>) -> Answer<KeyValue> {
     match api.ask(Operation::Get { key }).await? {
         Outcome::Value { value } => Ok(Json(KeyValue { value })),
         _ => Err(ApiError::nonsense()),
@@ -206,7 +211,7 @@ async fn get_key(State(api): State<Api>, Path(key): Path<String>) -> Answer<KeyV
     request_body = KeyValue, responses((status = 200, body = Done)))]
 async fn put_key(
     State(api): State<Api>,
-    Path(key): Path<String>,
+    Named(key): Named<String>,
     Body(body): Body<KeyValue>,
 ) -> Answer<Done> {
     let Some(value) = body.value else {
@@ -253,7 +258,7 @@ async fn create_token(
         role,
         expires: WallTime(api.mint.now().0.saturating_add(nanos)),
     };
-    drop(change(&api, operation).await?);
+    let Json(Done { .. }) = change(&api, operation).await?;
     Ok(Json(CreatedToken {
         token: token.reveal(),
     }))

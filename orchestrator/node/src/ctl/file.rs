@@ -38,17 +38,25 @@ fn text_of(path: &Path) -> std::io::Result<String> {
 
 fn parse(name: &str, text: &str) -> Result<Vec<ServiceManifest>, CtlError> {
     let manifests: Vec<ServiceManifest> = serde_saphyr::from_multiple_with_options(text, options())
-        .map_err(|error| {
-            let place = error.location().map_or_else(
-                || name.to_owned(),
-                |at| format!("{name}:{}:{}", at.line(), at.column()),
-            );
-            problem(&place, &error.without_snippet())
-        })?;
+        .map_err(|error| syntax(name, &error))?;
     if manifests.is_empty() {
         return Err(problem(name, &"there is no service in it"));
     }
     Ok(manifests)
+}
+
+/// Where it is comes first, as compilers say it.
+fn syntax(name: &str, error: &serde_saphyr::Error) -> CtlError {
+    let text = error.without_snippet().to_string();
+    match error.location() {
+        None => problem(name, &text),
+        Some(at) => {
+            let (line, column) = (at.line(), at.column());
+            let again = format!(" at line {line}, column {column}");
+            let why = text.strip_suffix(&again).unwrap_or(&text);
+            problem(&format!("{name}:{line}:{column}"), &why)
+        }
+    }
 }
 
 fn problem(place: &str, why: &dyn Display) -> CtlError {
