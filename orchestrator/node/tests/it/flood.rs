@@ -112,6 +112,8 @@ async fn a_peer_that_reads_nothing_costs_no_more_than_its_queue() {
     let mut config = cluster.config(MANAGER, &[]);
     config.limits.queue_bytes_max = 4 * MIB;
     config.limits.stall_timeout = Duration::from_millis(200);
+    // It could as well be talking all the time.
+    config.limits.silence_timeout = Duration::from_secs(3600);
     let mut manager = cluster.start(config).await;
     let mut other = cluster
         .start(cluster.config(NodeId::agent(2), &[manager.at()]))
