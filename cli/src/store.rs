@@ -1,5 +1,6 @@
-//! Runs on disk: `<store>/<scenario>/<seed>/` (`<seed>-<world>` outside the event world) with `trace.jsonl` (everything that happened),
-//! `report.json` (what came of it) and `plan.json` (what was going to happen).
+//! Runs on disk: `<store>/<scenario>/<seed>/` (`<seed>-<world>` outside the event world) with
+//! `trace.jsonl` (everything that happened), `report.json` (what came of it) and `plan.json` (what
+//! was going to happen).
 //!
 //! A run's folder appears under its name only when it is complete.
 

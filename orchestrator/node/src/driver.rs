@@ -3,8 +3,8 @@
 //! the locks, answer, and wait for the next deadline.
 //!
 //! What has already arrived is handled together and made durable by one write, up to
-//! [`STEPS_TOGETHER_MAX`] inputs. That is the same order, with longer steps: nothing of a step leaves
-//! before all of it is durable. Under load it saves a flush to disk for each message.
+//! [`STEPS_TOGETHER_MAX`] inputs. That is the same order, with longer steps: nothing of a step
+//! leaves before all of it is durable. Under load it saves a flush to disk for each message.
 
 use std::collections::BTreeMap;
 use std::future::Future;

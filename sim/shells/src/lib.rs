@@ -5,8 +5,8 @@
 //!
 //! Map: `stage` (workload, faults, records; what no simulator knows), `process` (start and end),
 //! `strike` (what faults do), `unable` (what they cannot do here), `simulator` (what the stage asks
-//! of a simulator), `turmoil` and `madsim` (the simulators), `machine` (what outlives a boot), `life`
-//! (one boot), `witness` (what the driver tells), `log` (what was said), `platter` (a disk below
+//! of a simulator), `turmoil` and `madsim` (the simulators), `machine` (what outlives a boot),
+//! `life` (one boot), `witness` (what the driver tells), `log` (what was said), `platter` (a disk below
 //! redb), `links` (who reaches whom), `variant` (the shell that ships, or a broken one).
 //!
 //! # Determinism

@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "wavetank-node",
         &[
             "wavetank-port",
+            "wavetank-distribution",
             "wavetank-containerd",
             "wavetank-podman",
             "wavetank-oci",
@@ -153,6 +154,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wavetank-sim-runtime",
             "wavetank-sim-arm",
             "wavetank-model",
+            "wavetank-node",
             "wavetank-trace",
             "wavetank-scenario",
             "wavetank-checkers",
