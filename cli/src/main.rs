@@ -3,8 +3,8 @@
 //! Map: `commands` (one file per command), `files` (which scenario files a path means, and how they
 //! are read), `seeds` (how seeds are written), `world` (where plans run), `runner` (the only place
 //! that starts runs), `sweep` (many runs on many threads), `local` (clusters of real nodes),
-//! `runtimes` (real and simulated, by name), `determinism` (the same seed again, here and in another
-//! process), `store` (traces on disk), `output` (what goes where, colours, broken pipes), `failure`
+//! `runtimes` (real and simulated, by name), `determinism` (the same seed again, here and in
+//! another process), `store` (traces on disk), `output` (what goes where, colours, broken pipes), `failure`
 //! (why a command ended without a verdict).
 //!
 //! Nothing in here decides what a run does: that is all in the plan. Data goes to stdout, logs,

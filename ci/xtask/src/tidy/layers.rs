@@ -153,6 +153,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wavetank-sim-runtime",
             "wavetank-sim-arm",
             "wavetank-model",
+            "wavetank-node",
             "wavetank-trace",
             "wavetank-scenario",
             "wavetank-checkers",

@@ -42,10 +42,6 @@ enum LogFormat {
 }
 
 #[derive(Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one value of it in the life of a process"
-)]
 enum Command {
     /// Make a new cluster: its authority, its first manager and its first operator
     Init {

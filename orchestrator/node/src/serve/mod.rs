@@ -48,7 +48,10 @@ pub enum ServeError {
         node: NodeId,
     },
     /// There is nothing there.
-    #[error("{} holds no identity; use `init` for a new cluster or `join` for one that exists", path.display())]
+    #[error(
+        "{} holds no identity; use `init` for a new cluster or `join` for one that exists",
+        path.display()
+    )]
     Empty {
         /// Which folder.
         path: PathBuf,
