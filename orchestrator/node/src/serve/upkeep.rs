@@ -51,15 +51,14 @@ impl Renewal {
             if os.wall() < self.identity.renew_at() {
                 continue;
             }
-            match self.renew(&os).await {
-                Ok(()) => {
-                    tracing::info!(until = ?expiry(&self.identity), "renewed the certificate");
+            let renewed = self.renew(&os).await;
+            let until = expiry(&self.identity);
+            match renewed {
+                Ok(()) => tracing::info!(?until, "renewed the certificate"),
+                Err(error) => {
+                    let error = chain(error.as_ref());
+                    tracing::warn!(%error, ?until, "cannot renew the certificate");
                 }
-                Err(error) => tracing::warn!(
-                    error = %chain(error.as_ref()),
-                    until = ?expiry(&self.identity),
-                    "cannot renew the certificate"
-                ),
             }
         }
     }
