@@ -4,10 +4,11 @@
 //! checkers.
 //!
 //! Map: `stage` (workload, faults, records; what no simulator knows), `process` (start and end),
-//! `strike` (what faults do), `unable` (what they cannot do here), `simulator` (what the stage asks
-//! of a simulator), `turmoil` and `madsim` (the simulators), `machine` (what outlives a boot),
-//! `life` (one boot), `witness` (what the driver tells), `log` (what was said), `platter` (a disk below
-//! redb), `links` (who reaches whom), `variant` (the shell that ships, or a broken one).
+//! `strike` (what faults do), `unable` (what they cannot do here), `simulator` (what the stage
+//! asks of a simulator), `turmoil` and `madsim` (the simulators), `machine` (what outlives a
+//! boot), `life` (one boot), `witness` (what the driver tells), `log` (what was said), `platter`
+//! (a disk below redb), `links` (who reaches whom), `variant` (the shell that ships, or a broken
+//! one).
 //!
 //! # Determinism
 //! One thread runs everything. Time is the simulator's; the order of its hosts or tasks is drawn
