@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     }
     // clap itself ends wrong usage with exit code 2, which is ours for it too.
     let arguments = Arguments::parse();
-    start_logging();
+    start_logging(&arguments.command);
     runner::keep_panics_quiet();
     let result = match arguments.command {
         Command::Run(arguments) => commands::run::run(&arguments),
@@ -96,10 +96,15 @@ fn main() -> ExitCode {
     }))
 }
 
-fn start_logging() {
+fn start_logging(command: &Command) {
+    // Of a node in a simulated world the trace tells; its log would be of virtual times.
+    let usual = match command {
+        Command::AgentSim(_) => "",
+        _ => "wavetank_node=off",
+    };
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::WARN.into())
-        .from_env_lossy();
+        .parse_lossy(std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| usual.to_owned()));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -1,5 +1,5 @@
-//! Every constant of the orchestrator that a profile may set. No defaults here: a profile names
-//! all of them, with their sources.
+//! Every constant of the orchestrator that a configuration or a profile may set, and the one set of
+//! values that ships. Other profiles name all of them, with their sources.
 
 use std::time::Duration;
 
@@ -65,4 +65,43 @@ pub struct Timers {
     pub replace_backoff: Backoff,
     /// Finished tasks kept per slot for people to look at.
     pub history_max: u32,
+}
+
+impl Timers {
+    /// What ships. The profile `wavetank` of scenarios is the same, so that what is tested is what
+    /// a node does unless it is told otherwise.
+    pub const SHIPPED: Timers = Timers {
+        heartbeat: s(5),                 // SwarmKit, Warren
+        node_down_after: s(30),          // six heartbeats
+        down_check: s(1),                // detection within threshold and one second
+        failover_grace: s(10),           // two heartbeats after an election
+        session_timeout: s(12),          // two heartbeats and some latency
+        request_retry: s(2),             // ours
+        raft_heartbeat: ms(150),         // etcd's 100 ms with room for slow disks
+        raft_election: s(1),             // etcd's default
+        snapshot_every: 10_000,          // SwarmKit
+        reconcile: s(10),                // Warren
+        status_poll: s(5),               // Warren
+        runtime_timeout: s(10),          // Warren's and StreamSpace's upper end
+        pull_timeout: s(300),            // plfm's lower limit
+        pull_backoff: backoff(1, 300),   // Kubernetes: up to five minutes
+        pull_attempts_max: None,         // Kubernetes: tries for ever
+        replace_backoff: backoff(1, 60), // ours
+        history_max: 3,                  // Swarm keeps 5
+    };
+}
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+const fn s(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn backoff(base: u64, cap: u64) -> Backoff {
+    Backoff {
+        base: s(base),
+        cap: s(cap),
+    }
 }

@@ -2,14 +2,16 @@
 //! the order that `wavetank-core` demands. It decides nothing.
 //!
 //! Map: `platform` (the port to the machine: network, clocks, entropy, tasks), `os` (a real one),
-//! `journal` (durable records), `calls` (the container runtime), `locks` (lock files), `observer`
-//! (who is told), `driver` (the loop around one process), `node` (a whole node put together).
-//! What only a real node has: `serve` (a node from its folder), `api` (a manager's HTTP API),
-//! `config` (what a node is told), `ctl` (an operator's commands).
+//! `journal` (durable records), `identity` (certificates and keys), `wire` (frames), `transport`
+//! (links to peers), `admission` (how a node gets in and stays in), `calls` (the container
+//! runtime), `locks` (lock files), `observer` (who is told), `driver` (the loop around one
+//! process), `node` (a whole node put together). What only a real node has: `serve` (a node from
+//! its folder), `durable` (files replaced as a whole), `api` (a manager's HTTP API), `config` (what
+//! a node is told), `ctl` (an operator's commands).
 //!
 //! # Determinism
-//! Nothing outside `os` and what only a real node has (`api`, `ctl`, the binary) touches a clock, a
-//! socket, an executor or entropy. Whatever waits for several things at once asks them in a fixed
+//! Nothing outside `os` and what only a real node has touches a clock, a socket, an executor or
+//! entropy. Whatever waits for several things at once asks them in a fixed
 //! order (`biased`), and maps are ordered. On a simulated [`Platform`] the shell is as
 //! deterministic as that is.
 
@@ -19,6 +21,7 @@ pub mod calls;
 pub mod config;
 pub mod ctl;
 pub mod driver;
+mod durable;
 pub mod identity;
 pub mod journal;
 pub mod locks;

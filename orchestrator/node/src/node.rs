@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 
 use rand_chacha::ChaCha8Rng;
-use rand_core::SeedableRng as _;
 use tokio::sync::mpsc;
 use wavetank_core::{
     Agent, AgentConfig, Boot, Client, ClientConfig, Manager, ManagerConfig, Process,
@@ -67,7 +66,7 @@ pub async fn run_manager<P: Platform>(
     boot: Boot,
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let mut rng = rng_of(&seat.platform);
+    let mut rng = seat.platform.rng();
     let stored = journal.read().map_err(NodeError::Journal)?;
     let config = ManagerConfig {
         id: seat.network.identity.node(),
@@ -91,7 +90,7 @@ pub async fn run_agent<P: Platform>(
     agent: AgentParts,
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let mut rng = rng_of(&seat.platform);
+    let mut rng = seat.platform.rng();
     let stored = journal.read().map_err(NodeError::Journal)?;
     let config = AgentConfig {
         id: seat.network.identity.node(),
@@ -117,7 +116,7 @@ pub async fn run_client<P: Platform>(
     submissions: mpsc::Receiver<Submission>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let mut rng = rng_of(&seat.platform);
+    let mut rng = seat.platform.rng();
     let config = ClientConfig {
         id: seat.network.identity.node(),
         incarnation: seat.network.incarnation,
@@ -178,10 +177,4 @@ async fn run<P: Platform>(
 fn managers_of<P: Platform>(seat: &Seat<P>) -> Vec<NodeId> {
     let managers = seat.network.addresses.iter();
     managers.map(|(manager, _)| manager).collect()
-}
-
-fn rng_of<P: Platform>(platform: &P) -> ChaCha8Rng {
-    let mut seed = <ChaCha8Rng as rand_core::SeedableRng>::Seed::default();
-    platform.entropy(&mut seed);
-    ChaCha8Rng::from_seed(seed)
 }

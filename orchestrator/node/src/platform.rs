@@ -11,6 +11,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
 use tokio::io::{AsyncRead, AsyncWrite};
 use wavetank_model::Instant;
 use wavetank_port::WallTime;
@@ -51,6 +53,13 @@ pub trait Platform: Clone + Send + Sync + 'static {
 
     /// Fills a buffer with random bytes that nobody can guess.
     fn entropy(&self, bytes: &mut [u8]);
+
+    /// Random numbers of their own for one purpose.
+    fn rng(&self) -> ChaCha8Rng {
+        let mut seed = <ChaCha8Rng as SeedableRng>::Seed::default();
+        self.entropy(&mut seed);
+        ChaCha8Rng::from_seed(seed)
+    }
 
     /// Comes back after `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send {

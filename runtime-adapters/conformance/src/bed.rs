@@ -1,7 +1,6 @@
 //! The test bed of one case: the arm, ids that belong to this case alone, and the calls that most
 //! cases begin with. What a case is about is said in the case, not here.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,16 +81,8 @@ impl<'a> Bed<'a> {
     /// The spec of a container that runs what the image runs.
     pub fn spec(&self, name: &str, image: TestImage) -> ContainerSpec {
         ContainerSpec {
-            id: self.id(name),
-            image: self.arm.images().image(image),
-            command: Vec::new(),
-            environment: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            memory_bytes_max: None,
-            cpu_millis_max: None,
-            volumes: Vec::new(),
-            stop_signal: None,
             network: Network::None,
+            ..ContainerSpec::of(self.id(name), self.arm.images().image(image))
         }
     }
 

@@ -123,16 +123,9 @@ async fn every_call(runtime: &Containerd) -> Vec<(&'static str, Result<(), Runti
     let id = ContainerId("a".to_owned());
     let image = ImageReference("localhost:1/a:1".to_owned());
     let spec = ContainerSpec {
-        id: id.clone(),
-        image: image.clone(),
         command: vec!["/a".to_owned()],
-        environment: Default::default(),
-        labels: Default::default(),
-        memory_bytes_max: None,
-        cpu_millis_max: None,
-        volumes: Vec::new(),
-        stop_signal: None,
         network: Network::None,
+        ..ContainerSpec::of(id.clone(), image.clone())
     };
     let pull = PullRequest {
         policy: PullPolicy::Never,

@@ -99,6 +99,15 @@ impl RuntimeCommand {
             RuntimeCommand::Pull { .. } | RuntimeCommand::List { .. } => None,
         }
     }
+
+    /// The image the call is about, if it names one.
+    pub fn image(&self) -> Option<&ImageReference> {
+        match self {
+            RuntimeCommand::Pull { image } => Some(image),
+            RuntimeCommand::Create { spec } => Some(&spec.image),
+            _ => None,
+        }
+    }
 }
 
 /// The answer to a [`RuntimeCommand`] that succeeded.

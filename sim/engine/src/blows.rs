@@ -198,10 +198,16 @@ fn runtime_rule(action: &Action) -> Option<(RuntimeEffect, Option<u32>)> {
     })
 }
 
-/// Takes back from one machine's runtime what such an action did.
-pub fn relieve_runtime(fault: u32, action: &Action, runtime: &mut Runtime, now: VirtualTime) {
+/// Takes back from one machine's runtime what an action did, if it is one that was struck.
+pub fn relieve_runtime(
+    fault: u32,
+    action: &Action,
+    runtime: &mut Runtime,
+    now: VirtualTime,
+    is_struck: bool,
+) {
     runtime.remove_rules(now, fault);
-    if matches!(action, Action::DaemonRestart { .. }) {
+    if is_struck && matches!(action, Action::DaemonRestart { .. }) {
         runtime.daemon_up(now, fault);
     }
 }

@@ -1,7 +1,7 @@
 //! Runtimes are asked and answer.
 
 use wavetank_core::{Input, RuntimeCall};
-use wavetank_port::{RuntimeCommand, RuntimeError, RuntimeReply};
+use wavetank_port::{RuntimeError, RuntimeReply};
 use wavetank_trace::{EventId, Payload};
 use wavetank_world::Output;
 
@@ -13,11 +13,7 @@ impl Engine<'_> {
         let host = &self.hosts[place as usize];
         let (id, boot) = (host.id, host.boot);
         let command = call.command;
-        let image = match &command {
-            RuntimeCommand::Pull { image } => Some(image.0.clone()),
-            RuntimeCommand::Create { spec } => Some(spec.image.0.clone()),
-            _ => None,
-        };
+        let image = command.image().map(|image| image.0.clone());
         let (name, container) = (command.name(), command.container().cloned());
         let called = Payload::RuntimeCalled {
             call: name.into(),

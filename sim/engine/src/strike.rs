@@ -271,10 +271,8 @@ impl Engine<'_> {
             let Some(runtime) = &mut host.runtime else {
                 continue;
             };
-            runtime.remove_rules(now, fault);
-            if matches!(action, Action::DaemonRestart { .. }) && places.contains(&place) {
-                runtime.daemon_up(now, fault);
-            }
+            let is_struck = places.contains(&place);
+            blows::relieve_runtime(fault, action, runtime, now, is_struck);
             self.pump_runtime(place, cause);
         }
         for (place, id) in self.faults.runs[fault as usize].containers.clone() {

@@ -224,16 +224,9 @@ fn program_of(shared: &Arc<Shared>, id: &ContainerId, request: &ExecRequest) -> 
     let interpret = shared.interpreter?;
     let image = shared.lock().world.state(id)?.image.clone();
     let spec = ContainerSpec {
-        id: id.clone(),
-        image,
         command: request.command.clone(),
-        environment: Default::default(),
-        labels: Default::default(),
-        memory_bytes_max: None,
-        cpu_millis_max: None,
-        volumes: Vec::new(),
-        stop_signal: None,
         network: Network::None,
+        ..ContainerSpec::of(id.clone(), image)
     };
     match interpret(&spec) {
         Interpretation::Program(program) => Some(program),

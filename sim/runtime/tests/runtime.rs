@@ -2,7 +2,6 @@
 //! virtual time that passes the same way every time. What the verbs do is for the conformance
 //! suite.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -64,16 +63,8 @@ fn id(name: &str) -> ContainerId {
 
 async fn create(machine: &SimRuntime, name: &str, image: &str) -> Result<(), RuntimeError> {
     let spec = ContainerSpec {
-        id: id(name),
-        image: ImageReference(image.to_owned()),
-        command: Vec::new(),
-        environment: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        memory_bytes_max: None,
-        cpu_millis_max: None,
-        volumes: Vec::new(),
-        stop_signal: None,
         network: Network::None,
+        ..ContainerSpec::of(id(name), ImageReference(image.to_owned()))
     };
     machine.create(&spec, CALL).await
 }

@@ -72,23 +72,8 @@ const WAVETANK: Profile = Profile {
     name: "wavetank",
     summary: "our own default",
     timers: Timers {
-        heartbeat: s(5),                 // SwarmKit, Warren
-        node_down_after: s(30),          // six heartbeats
-        down_check: s(1),                // detection within threshold and one second
-        failover_grace: s(10),           // two heartbeats after an election
-        session_timeout: s(12),          // two heartbeats and some latency
-        request_retry: s(2),             // ours
-        raft_heartbeat: ms(150),         // etcd's 100 ms with room for slow disks
-        raft_election: s(1),             // etcd's default
-        snapshot_every: 500,             // small, so that runs of minutes see snapshots
-        reconcile: s(10),                // Warren
-        status_poll: s(5),               // Warren
-        runtime_timeout: s(10),          // Warren's and StreamSpace's upper end
-        pull_timeout: s(300),            // plfm's lower limit
-        pull_backoff: backoff(1, 300),   // Kubernetes: up to five minutes
-        pull_attempts_max: None,         // Kubernetes: tries for ever
-        replace_backoff: backoff(1, 60), // ours
-        history_max: 3,                  // Swarm keeps 5
+        snapshot_every: 500, // small, so that runs of minutes see snapshots
+        ..Timers::SHIPPED
     },
     restart: RestartPolicy {
         condition: RestartCondition::Always,

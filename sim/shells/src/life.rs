@@ -3,13 +3,11 @@
 
 use std::sync::Arc;
 
-use rand_chacha::ChaCha8Rng;
-use rand_core::SeedableRng as _;
-use redb::StorageBackend;
 use wavetank_engine::boot;
 use wavetank_model::{Incarnation, NodeRole};
 use wavetank_node::driver::Submitter;
 use wavetank_node::node::{self, AgentParts, NodeError, Seat};
+use wavetank_node::serve::chain;
 use wavetank_node::transport::{Limits, TransportConfig};
 use wavetank_node::{Journal, JournalError, Platform};
 use wavetank_trace::{HostState, Payload};
@@ -23,8 +21,8 @@ use crate::witness::Witness;
 pub async fn live<V: Variant>(variant: V, platform: impl Platform, machine: Arc<Machine>) {
     let platform = variant.platform(platform);
     let ended = match machine.id.role {
-        NodeRole::Manager => manager(variant, platform, &machine).await,
-        NodeRole::Agent => agent(variant, platform, &machine).await,
+        NodeRole::Manager => manager(&variant, platform, &machine).await,
+        NodeRole::Agent => agent(&variant, platform, &machine).await,
         NodeRole::Client => client(platform, &machine).await,
     };
     if let Err(error) = ended {
@@ -33,12 +31,11 @@ pub async fn live<V: Variant>(variant: V, platform: impl Platform, machine: Arc<
 }
 
 async fn manager<V: Variant, P: Platform>(
-    variant: V,
+    variant: &V,
     platform: P,
     machine: &Arc<Machine>,
 ) -> Result<(), NodeError> {
-    let storage = variant.storage(machine.disk.clone());
-    let (journal, incarnation) = open(storage, machine).map_err(NodeError::Journal)?;
+    let (journal, incarnation) = open(variant, machine).map_err(NodeError::Journal)?;
     let seasoned = machine.season();
     let boot = boot::manager(&machine.common.plan, machine.id, incarnation, seasoned).boot;
     let seat = seat(platform, machine, incarnation);
@@ -46,12 +43,11 @@ async fn manager<V: Variant, P: Platform>(
 }
 
 async fn agent<V: Variant, P: Platform>(
-    variant: V,
+    variant: &V,
     platform: P,
     machine: &Arc<Machine>,
 ) -> Result<(), NodeError> {
-    let storage = variant.storage(machine.disk.clone());
-    let (journal, incarnation) = open(storage, machine).map_err(NodeError::Journal)?;
+    let (journal, incarnation) = open(variant, machine).map_err(NodeError::Journal)?;
     let Some(runtime) = machine.runtime.clone() else {
         return Ok(());
     };
@@ -81,11 +77,8 @@ async fn client<P: Platform>(platform: P, machine: &Arc<Machine>) -> Result<(), 
 }
 
 /// The machine's journal, and the number of the boot that begins.
-fn open(
-    storage: impl StorageBackend,
-    machine: &Machine,
-) -> Result<(Journal, Incarnation), JournalError> {
-    let mut journal = Journal::on(storage)?;
+fn open(variant: &impl Variant, machine: &Machine) -> Result<(Journal, Incarnation), JournalError> {
+    let mut journal = Journal::on(variant.storage(machine.disk.clone()))?;
     let incarnation = journal.begin_boot(machine.wall())?;
     Ok((journal, incarnation))
 }
@@ -95,8 +88,6 @@ fn seat<P: Platform>(platform: P, machine: &Arc<Machine>, incarnation: Incarnati
     let state = HostState::Started;
     machine.say(Said::Event(Payload::Host { state, incarnation }));
     let listens = machine.id.role == NodeRole::Manager;
-    let mut jitter = <ChaCha8Rng as rand_core::SeedableRng>::Seed::default();
-    machine.entropy(&mut jitter);
     let network = TransportConfig {
         identity: Arc::clone(&machine.identity),
         incarnation,
@@ -104,7 +95,7 @@ fn seat<P: Platform>(platform: P, machine: &Arc<Machine>, incarnation: Incarnati
         advertise: listens.then(|| format!("{}:{PORT}", machine.id)),
         addresses: machine.common.addresses.clone(),
         limits: Limits::usual(),
-        jitter: ChaCha8Rng::from_seed(jitter),
+        jitter: platform.rng(),
     };
     Seat {
         platform,
@@ -116,14 +107,8 @@ fn seat<P: Platform>(platform: P, machine: &Arc<Machine>, incarnation: Incarnati
 
 fn ending(error: &NodeError) -> Ending {
     let distrusts_disk = matches!(error, NodeError::Disk(_) | NodeError::Journal(_));
-    let mut why = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        why = format!("{why}: {error}");
-        source = error.source();
-    }
     Ending {
-        why,
+        why: chain(error),
         distrusts_disk,
     }
 }

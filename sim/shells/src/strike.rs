@@ -263,12 +263,9 @@ impl Stage<'_> {
         for machine in &self.machines {
             machine.disk.remove_fault(fault);
             if let Some(runtime) = &machine.runtime {
+                let is_struck = places.contains(&machine.place);
                 runtime.strike(|world, now, _| {
-                    world.remove_rules(now, fault);
-                    let restarts = matches!(action, Action::DaemonRestart { .. });
-                    if restarts && places.contains(&machine.place) {
-                        world.daemon_up(now, fault);
-                    }
+                    blows::relieve_runtime(fault, action, world, now, is_struck);
                 });
             }
         }

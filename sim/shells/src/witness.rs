@@ -43,15 +43,10 @@ impl Observer for Witness {
     }
 
     fn called(&self, command: &RuntimeCommand) {
-        let image = match command {
-            RuntimeCommand::Pull { image } => Some(image.0.clone()),
-            RuntimeCommand::Create { spec } => Some(spec.image.0.clone()),
-            _ => None,
-        };
         self.say(Payload::RuntimeCalled {
             call: command.name().into(),
             container: command.container().cloned(),
-            image,
+            image: command.image().map(|image| image.0.clone()),
         });
     }
 

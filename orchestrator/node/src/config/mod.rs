@@ -16,7 +16,6 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use wavetank_model::{Resources, Timers};
 
-pub use timers::DEFAULT as DEFAULT_TIMERS;
 pub use values::{Bytes, Problem, Span};
 
 /// Why a configuration cannot be used.
@@ -410,7 +409,7 @@ mod tests {
             ("10.0.0.1:1", "10.0.0.1:3")
         );
         assert_eq!(settings.common.timers.heartbeat.as_secs(), 3);
-        assert_eq!(settings.common.timers.reconcile, DEFAULT_TIMERS.reconcile);
+        assert_eq!(settings.common.timers.reconcile, Timers::SHIPPED.reconcile);
         let own = AgentFlags {
             labels: vec![("zone".to_owned(), "b".to_owned())],
             ..AgentFlags::default()

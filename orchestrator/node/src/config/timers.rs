@@ -1,4 +1,4 @@
-//! The orchestrator's timers: shipped defaults, and what a configuration may change.
+//! The orchestrator's timers, and what a configuration may change of those that ship.
 
 use std::time::Duration;
 
@@ -6,42 +6,6 @@ use serde::Deserialize;
 use wavetank_model::{Backoff, Timers};
 
 use super::values::{Problem, Span};
-
-const fn ms(milliseconds: u64) -> Duration {
-    Duration::from_millis(milliseconds)
-}
-
-const fn s(seconds: u64) -> Duration {
-    Duration::from_secs(seconds)
-}
-
-const fn backoff(base: u64, cap: u64) -> Backoff {
-    Backoff {
-        base: s(base),
-        cap: s(cap),
-    }
-}
-
-/// What a node uses unless it is told otherwise; all nodes of a cluster should use the same.
-pub const DEFAULT: Timers = Timers {
-    heartbeat: s(5),                 // SwarmKit
-    node_down_after: s(30),          // six heartbeats
-    down_check: s(1),                // detection within threshold and one second
-    failover_grace: s(10),           // two heartbeats after an election
-    session_timeout: s(12),          // two heartbeats and some latency
-    request_retry: s(2),             // ours
-    raft_heartbeat: ms(150),         // etcd's 100 ms with room for slow disks
-    raft_election: s(1),             // etcd's default
-    snapshot_every: 10_000,          // SwarmKit
-    reconcile: s(10),                // ours
-    status_poll: s(5),               // ours
-    runtime_timeout: s(10),          // the upper end of what runtimes' clients use
-    pull_timeout: s(300),            // large images over slow links
-    pull_backoff: backoff(1, 300),   // Kubernetes: up to five minutes
-    pull_attempts_max: None,         // Kubernetes: tries for ever
-    replace_backoff: backoff(1, 60), // ours
-    history_max: 3,                  // Swarm keeps 5
-};
 
 /// The table `[timers]`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -84,23 +48,25 @@ impl TimersTable {
             })
         };
         let timers = Timers {
-            heartbeat: span(self.heartbeat, DEFAULT.heartbeat),
-            node_down_after: span(self.node_down_after, DEFAULT.node_down_after),
-            down_check: span(self.down_check, DEFAULT.down_check),
-            failover_grace: span(self.failover_grace, DEFAULT.failover_grace),
-            session_timeout: span(self.session_timeout, DEFAULT.session_timeout),
-            request_retry: span(self.request_retry, DEFAULT.request_retry),
-            raft_heartbeat: span(self.raft_heartbeat, DEFAULT.raft_heartbeat),
-            raft_election: span(self.raft_election, DEFAULT.raft_election),
-            snapshot_every: self.snapshot_every.unwrap_or(DEFAULT.snapshot_every),
-            reconcile: span(self.reconcile, DEFAULT.reconcile),
-            status_poll: span(self.status_poll, DEFAULT.status_poll),
-            runtime_timeout: span(self.runtime_timeout, DEFAULT.runtime_timeout),
-            pull_timeout: span(self.pull_timeout, DEFAULT.pull_timeout),
-            pull_backoff: pause(&self.pull_backoff, DEFAULT.pull_backoff),
-            pull_attempts_max: self.pull_attempts_max.or(DEFAULT.pull_attempts_max),
-            replace_backoff: pause(&self.replace_backoff, DEFAULT.replace_backoff),
-            history_max: self.history_max.unwrap_or(DEFAULT.history_max),
+            heartbeat: span(self.heartbeat, Timers::SHIPPED.heartbeat),
+            node_down_after: span(self.node_down_after, Timers::SHIPPED.node_down_after),
+            down_check: span(self.down_check, Timers::SHIPPED.down_check),
+            failover_grace: span(self.failover_grace, Timers::SHIPPED.failover_grace),
+            session_timeout: span(self.session_timeout, Timers::SHIPPED.session_timeout),
+            request_retry: span(self.request_retry, Timers::SHIPPED.request_retry),
+            raft_heartbeat: span(self.raft_heartbeat, Timers::SHIPPED.raft_heartbeat),
+            raft_election: span(self.raft_election, Timers::SHIPPED.raft_election),
+            snapshot_every: self
+                .snapshot_every
+                .unwrap_or(Timers::SHIPPED.snapshot_every),
+            reconcile: span(self.reconcile, Timers::SHIPPED.reconcile),
+            status_poll: span(self.status_poll, Timers::SHIPPED.status_poll),
+            runtime_timeout: span(self.runtime_timeout, Timers::SHIPPED.runtime_timeout),
+            pull_timeout: span(self.pull_timeout, Timers::SHIPPED.pull_timeout),
+            pull_backoff: pause(&self.pull_backoff, Timers::SHIPPED.pull_backoff),
+            pull_attempts_max: self.pull_attempts_max.or(Timers::SHIPPED.pull_attempts_max),
+            replace_backoff: pause(&self.replace_backoff, Timers::SHIPPED.replace_backoff),
+            history_max: self.history_max.unwrap_or(Timers::SHIPPED.history_max),
         };
         check(&timers).map(|()| timers)
     }

@@ -1,15 +1,15 @@
 //! Where a real node keeps its identity: two files in its state folder, readable by their owner
 //! alone. Each is replaced as a whole, so that a crash leaves the old one or the new one.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use pem::Pem;
 use rustls::pki_types::CertificateDer;
 
 use super::{Ca, Identity, IdentityError, PrivateKey};
+use crate::durable;
 
 /// Key, certificate and authority of the node.
 const IDENTITY: &str = "identity.pem";
@@ -128,9 +128,9 @@ impl Folder {
             .iter()
             .map(|(tag, bytes)| pem::encode(&Pem::new(*tag, *bytes)))
             .collect();
-        let path = self.path.join(name);
-        write(&self.path, &path, text.as_bytes()).map_err(|source| FileError::Write {
-            path: path.clone(),
+        let replaced = durable::replace(&self.path, name, text.as_bytes());
+        replaced.map_err(|source| FileError::Write {
+            path: self.path.join(name),
             source,
         })
     }
@@ -169,21 +169,6 @@ fn tagged<const N: usize>(
     }
     let contents: Vec<Vec<u8>> = parts.into_iter().map(Pem::into_contents).collect();
     contents.try_into().map_err(|_| wrong())
-}
-
-/// Durable when it answers: the file before the rename, the name after it.
-fn write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

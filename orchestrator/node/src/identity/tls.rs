@@ -5,15 +5,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::client::{Resumption, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, Error, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 use wavetank_model::NodeRole;
 
@@ -52,10 +52,9 @@ impl Tls {
     /// connection must look.
     pub fn new(identity: &Identity, clock: Arc<dyn TimeProvider>) -> Result<Self, IdentityError> {
         let server = server(identity, clock.clone()).map_err(IdentityError::Tls)?;
-        let client = client(identity, clock).map_err(IdentityError::Tls)?;
         Ok(Tls {
             server: Arc::new(server),
-            client: Arc::new(client),
+            client: finished(client(identity, clock))?,
         })
     }
 }
@@ -92,12 +91,10 @@ fn server(identity: &Identity, clock: Arc<dyn TimeProvider>) -> Result<ServerCon
 }
 
 fn client(identity: &Identity, clock: Arc<dyn TimeProvider>) -> Result<ClientConfig, Error> {
-    let mut config = ClientConfig::builder_with_details(provider(), clock)
+    ClientConfig::builder_with_details(provider(), clock)
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(roots(identity.authority.clone())?)
-        .with_client_auth_cert(chain(identity), identity.key.der())?;
-    config.resumption = Resumption::disabled();
-    Ok(config)
+        .with_client_auth_cert(chain(identity), identity.key.der())
 }
 
 /// For a node that has no identity yet, and knows its cluster's authority by digest alone.
@@ -105,18 +102,8 @@ pub fn joiner(
     authority: Digest,
     clock: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
-    let verifier = ByDigest {
-        authority,
-        provider: provider(),
-    };
-    let mut config = ClientConfig::builder_with_details(provider(), clock)
-        .with_protocol_versions(&[&TLS13])
-        .map_err(IdentityError::Tls)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    let config = to_any_manager(authority, clock).map(|any| any.with_no_client_auth());
+    finished(config)
 }
 
 /// For an operator's tool: it shows who it is, and speaks to any manager of its cluster, whose
@@ -125,17 +112,29 @@ pub fn operator(
     identity: &Identity,
     clock: Arc<dyn TimeProvider>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
+    let config = to_any_manager(digest_of(&identity.authority), clock)
+        .and_then(|any| any.with_client_auth_cert(chain(identity), identity.key.der()));
+    finished(config)
+}
+
+fn to_any_manager(
+    authority: Digest,
+    clock: Arc<dyn TimeProvider>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
     let verifier = ByDigest {
-        authority: digest_of(&identity.authority),
+        authority,
         provider: provider(),
     };
-    let mut config = ClientConfig::builder_with_details(provider(), clock)
-        .with_protocol_versions(&[&TLS13])
-        .map_err(IdentityError::Tls)?
+    let builder = ClientConfig::builder_with_details(provider(), clock);
+    Ok(builder
+        .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_client_auth_cert(chain(identity), identity.key.der())
-        .map_err(IdentityError::Tls)?;
+        .with_custom_certificate_verifier(Arc::new(verifier)))
+}
+
+/// Sessions are not resumed: one would outlive its certificate.
+fn finished(config: Result<ClientConfig, Error>) -> Result<Arc<ClientConfig>, IdentityError> {
+    let mut config = config.map_err(IdentityError::Tls)?;
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use wavetank_model::NodeRole;
 use wavetank_port::ContainerRuntime;
 
-use super::upkeep::{Renewal, Source, jitter, keep_addresses};
+use super::upkeep::{Renewal, Source, keep_addresses};
 use super::{ServeError, StateFolder};
 use crate::api::metrics::Metrics;
 use crate::api::status::Status;
 use crate::config::AgentSettings;
 use crate::node::{AgentParts, Seat, run_agent};
 use crate::os::Os;
+use crate::platform::Platform as _;
 use crate::transport::{Limits, TransportConfig};
 
 /// Runs the agent that lives in the folder until `stop` comes back. Its containers run on.
@@ -36,7 +37,7 @@ pub async fn agent(
             advertise: None,
             addresses: folder.managers()?,
             limits: Limits::usual(),
-            jitter: jitter(),
+            jitter: Os::new().rng(),
         },
         observer: metrics.clone(),
     };

@@ -1,14 +1,15 @@
 //! A node's folder on disk, besides its identity and its journal.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use wavetank_model::{Incarnation, NodeRole};
 
 use super::ServeError;
 use crate::Journal;
+use crate::durable;
 use crate::identity::{Folder, Identity};
 use crate::os::Os;
 use crate::platform::Platform as _;
@@ -168,24 +169,10 @@ impl StateFolder {
         self.replace(API, &(addresses.join("\n") + "\n"))
     }
 
-    /// Durable when it answers, and the old file or the new one at any moment.
     fn replace(&self, name: &str, text: &str) -> Result<(), ServeError> {
-        let path = self.path.join(name);
-        let write = || {
-            let new = path.with_extension("new");
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.path)?.sync_all()
-        };
-        write().map_err(|source| ServeError::Folder {
-            path: path.clone(),
+        let replaced = durable::replace(&self.path, name, text.as_bytes());
+        replaced.map_err(|source| ServeError::Folder {
+            path: self.path.join(name),
             source,
         })
     }

@@ -14,7 +14,7 @@ use wavetank_model::{Incarnation, NodeId, NodeRole, Operation, Outcome};
 use wavetank_port::WallTime;
 
 use super::founding::reachable;
-use super::upkeep::{Renewal, Source, jitter, keep_addresses, server_tls};
+use super::upkeep::{Renewal, Source, keep_addresses, server_tls};
 use super::{ServeError, StateFolder};
 use crate::admission::{Admission, Redeem};
 use crate::api::metrics::Metrics;
@@ -154,7 +154,7 @@ impl Home {
                 advertise: self.settings.advertise.clone(),
                 addresses: self.book.clone(),
                 limits: Limits::usual(),
-                jitter: jitter(),
+                jitter: Os::new().rng(),
             },
             observer,
         }
@@ -181,7 +181,7 @@ impl Home {
                 advertise: None,
                 addresses: others.chain([(own, at)]).collect(),
                 limits: Limits::usual(),
-                jitter: jitter(),
+                jitter: Os::new().rng(),
             },
             observer: Arc::new(Log),
         })

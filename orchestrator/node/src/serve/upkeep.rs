@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand_chacha::ChaCha8Rng;
-use rand_core::SeedableRng;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use wavetank_model::NodeId;
@@ -127,11 +125,4 @@ pub(super) async fn keep_addresses(folder: StateFolder, transport: Transport) {
         }
         book.changed().await;
     }
-}
-
-/// Where pauses get their random part from.
-pub(super) fn jitter() -> ChaCha8Rng {
-    let mut seed = <ChaCha8Rng as SeedableRng>::Seed::default();
-    Os::new().entropy(&mut seed);
-    ChaCha8Rng::from_seed(seed)
 }

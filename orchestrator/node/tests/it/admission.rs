@@ -209,20 +209,19 @@ async fn a_request_that_cannot_be_granted_costs_no_token() {
     assert!(admitting.join(&token, NodeRole::Agent).await.is_ok());
 }
 
+/// Asks to be let in as an agent by a token that is in nobody's ledger.
+async fn join_with_any_token(cluster: &Cluster, manager: &Node) -> Result<Joined, AdmissionError> {
+    let machine = &cluster.machine;
+    let token = Token::generate(digest_of(cluster.ca.certificate()), machine);
+    let at = manager.at().1.to_string();
+    join(machine, &token, NodeRole::Agent, &at, &Limits::usual()).await
+}
+
 #[tokio::test]
 async fn a_node_that_admits_nobody_says_so() {
     let cluster = Cluster::new();
     let manager = cluster.start(cluster.config(MANAGER, &[])).await;
-    let token = Token::generate(digest_of(cluster.ca.certificate()), &cluster.machine);
-    let at = manager.at().1.to_string();
-    let joined = join(
-        &cluster.machine,
-        &token,
-        NodeRole::Agent,
-        &at,
-        &Limits::usual(),
-    )
-    .await;
+    let joined = join_with_any_token(&cluster, &manager).await;
     assert!(
         matches!(joined, Err(AdmissionError::Refused { .. })),
         "{joined:?}"
@@ -247,16 +246,7 @@ async fn managers_that_do_not_agree_in_time_let_nobody_in() {
         lifetime: LIFETIME,
         redeem: Arc::new(Silent),
     });
-    let token = Token::generate(digest_of(cluster.ca.certificate()), &cluster.machine);
-    let at = manager.at().1.to_string();
-    let joined = join(
-        &cluster.machine,
-        &token,
-        NodeRole::Agent,
-        &at,
-        &Limits::usual(),
-    )
-    .await;
+    let joined = join_with_any_token(&cluster, &manager).await;
     match joined {
         Err(AdmissionError::Refused { why, .. }) => assert!(why.contains("in time"), "{why}"),
         other => panic!("expected a refusal, got {other:?}"),

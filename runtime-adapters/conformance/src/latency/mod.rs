@@ -121,16 +121,9 @@ async fn live(
     samples: &mut Samples,
 ) -> Result<(), ArmError> {
     let spec = ContainerSpec {
-        id: id.clone(),
-        image: pull.image.clone(),
         command: Program::exit(0).command(),
-        environment: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        memory_bytes_max: None,
-        cpu_millis_max: None,
-        volumes: Vec::new(),
-        stop_signal: None,
         network: Network::None,
+        ..ContainerSpec::of(id.clone(), pull.image.clone())
     };
     let mut watch = Watch::new(samples);
     runtime.pull(pull, CALL).await.map_err(harness)?;

@@ -554,16 +554,9 @@ impl ContainerRuntime for Flawed {
 /// A spec that makes much the same container again.
 fn plain(state: ContainerState) -> ContainerSpec {
     ContainerSpec {
-        id: state.id,
-        image: state.image,
-        command: Vec::new(),
-        environment: Default::default(),
         labels: state.labels,
-        memory_bytes_max: None,
-        cpu_millis_max: None,
-        volumes: Vec::new(),
-        stop_signal: None,
         network: wavetank_port::Network::None,
+        ..ContainerSpec::of(state.id, state.image)
     }
 }
 

@@ -215,16 +215,12 @@ impl Life<'_> {
             None => Program::forever(),
         };
         let spec = ContainerSpec {
-            id: self.plan.id.clone(),
-            image: self.arm.images().image(TestImage::Tool),
             command: program.command(),
-            environment: Default::default(),
-            labels: Default::default(),
-            memory_bytes_max: None,
-            cpu_millis_max: None,
-            volumes: Vec::new(),
-            stop_signal: None,
             network: Network::None,
+            ..ContainerSpec::of(
+                self.plan.id.clone(),
+                self.arm.images().image(TestImage::Tool),
+            )
         };
         let judge = |error: &RuntimeError| match error.class {
             // An earlier try was done although it was not answered.

@@ -130,16 +130,12 @@ async fn open(config: Config) -> OciRuntime {
 /// A container that runs `command`.
 pub fn spec(name: &str, command: &[&str]) -> ContainerSpec {
     ContainerSpec {
-        id: ContainerId(name.to_owned()),
-        image: ImageReference(IMAGE.to_owned()),
         command: command.iter().map(|it| (*it).to_owned()).collect(),
-        environment: [].into(),
-        labels: [].into(),
-        memory_bytes_max: None,
-        cpu_millis_max: None,
-        volumes: Vec::new(),
-        stop_signal: None,
         network: Network::None,
+        ..ContainerSpec::of(
+            ContainerId(name.to_owned()),
+            ImageReference(IMAGE.to_owned()),
+        )
     }
 }
 

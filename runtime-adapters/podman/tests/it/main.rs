@@ -6,7 +6,6 @@ mod events;
 mod hostile;
 mod kills;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -68,16 +67,12 @@ impl Real {
     /// A container that runs `program`.
     fn spec(&self, id: &str, program: &Program) -> ContainerSpec {
         ContainerSpec {
-            id: ContainerId(id.to_owned()),
-            image: self.registry.test_image(TestImage::Tool),
             command: program.command(),
-            environment: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            memory_bytes_max: None,
-            cpu_millis_max: None,
-            volumes: Vec::new(),
-            stop_signal: None,
             network: Network::None,
+            ..ContainerSpec::of(
+                ContainerId(id.to_owned()),
+                self.registry.test_image(TestImage::Tool),
+            )
         }
     }
 }

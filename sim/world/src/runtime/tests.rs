@@ -111,18 +111,7 @@ impl Bench {
     }
 
     fn create(&mut self, name: &str, image: &str) -> Option<ErrorClass> {
-        let spec = ContainerSpec {
-            id: id(name),
-            image: ImageReference(image.into()),
-            command: Vec::new(),
-            environment: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            memory_bytes_max: None,
-            cpu_millis_max: None,
-            volumes: Vec::new(),
-            stop_signal: None,
-            network: wavetank_port::Network::Host,
-        };
+        let spec = ContainerSpec::of(id(name), ImageReference(image.into()));
         self.class(RuntimeCommand::Create { spec })
     }
 
