@@ -8,7 +8,8 @@
 //! folder and what it says), `runtime_binary` (the one place that runs the OCI runtime), `ending`
 //! (an end, recorded and told once); `monitor` (the process per container); `images` and `bundle`
 //! (from a registry to `config.json`); `adapter`, `create`, `delete`, `signals`, `exec`, `logs`,
-//! `events`, `view` and `port` (the port itself); `chaos` (an OCI runtime that does wrong on
+//! `events`, `view` and `port` (the port itself); `observer`
+//! (a look from outside that changes nothing); `chaos` (an OCI runtime that does wrong on
 //! purpose, apart from all that).
 
 mod adapter;
@@ -31,6 +32,7 @@ pub mod log_file;
 mod logs;
 pub mod monitor;
 mod monitor_client;
+mod observer;
 mod pidfd_info;
 mod port;
 pub mod process;
@@ -46,4 +48,5 @@ pub use adapter::OciRuntime;
 pub use capabilities::CAPABILITIES;
 pub use config::Config;
 pub use monitor::MonitorProgram;
+pub use observer::Observer;
 pub use wavetank_distribution::Registries;

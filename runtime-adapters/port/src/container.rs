@@ -95,8 +95,8 @@ pub struct ContainerSpec {
 }
 
 impl ContainerSpec {
-    /// A container that runs what its image runs and sees its node's network, without labels, limits
-    /// or volumes.
+    /// A container that runs what its image runs and sees its node's network, without labels,
+    /// limits or volumes.
     pub fn of(id: ContainerId, image: ImageReference) -> Self {
         ContainerSpec {
             id,

@@ -4,6 +4,7 @@ use wavetank_conformance::TestImage;
 use wavetank_fixtures::program::filling;
 use wavetank_fixtures::{Output, Program, Step};
 use wavetank_port::{ContainerSpec, OutputStream, Signal};
+use wavetank_scenario::plan::Range;
 use wavetank_world::{Interpretation, Program as Simulated, Step as SimulatedStep};
 
 use std::time::Duration;
@@ -43,9 +44,22 @@ fn step(step: &Step, spec: &ContainerSpec) -> SimulatedStep {
     match step {
         Step::Exit(code) => SimulatedStep::Exit((*code).into()),
         Step::SleepMs(time) => SimulatedStep::Sleep(Duration::from_millis(*time)),
+        Step::SleepBetweenUs(min, max) => SimulatedStep::SleepBetween(Range {
+            min: Duration::from_micros(*min),
+            max: Duration::from_micros((*max).max(*min)),
+        }),
         Step::SpinMs(time) => SimulatedStep::Spin(Duration::from_millis(*time)),
         Step::Forever => SimulatedStep::Forever,
         Step::AwaitSignal(signal) => SimulatedStep::AwaitSignal((*signal).into()),
+        Step::ExitOnSignal {
+            signal,
+            after_us,
+            code,
+        } => SimulatedStep::ExitOnSignal {
+            signal: (*signal).into(),
+            after: Duration::from_micros(*after_us),
+            code: (*code).into(),
+        },
         Step::Write(output, text) => write(*output, text.clone().into_bytes()),
         Step::Fill {
             output,
@@ -61,9 +75,19 @@ fn step(step: &Step, spec: &ContainerSpec) -> SimulatedStep {
         Step::PrintEnvironment => write(Output::Stdout, environment(spec).into_bytes()),
         Step::Cat(path) => SimulatedStep::Cat(path.clone()),
         Step::WriteFile(path, text) => SimulatedStep::WriteFile(path.clone(), text.clone()),
+        Step::WriteFileLater {
+            after_us,
+            path,
+            text,
+        } => SimulatedStep::WriteFileLater {
+            after: Duration::from_micros(*after_us),
+            path: path.clone(),
+            text: text.clone(),
+        },
         Step::RemoveFile(path) => SimulatedStep::RemoveFile(path.clone()),
         Step::AwaitFile(path) => SimulatedStep::AwaitFile(path.clone()),
         Step::RequireFile(path) => SimulatedStep::RequireFile(path.clone()),
+        Step::RequireNoFile(path) => SimulatedStep::RequireNoFile(path.clone()),
     }
 }
 

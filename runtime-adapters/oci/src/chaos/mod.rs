@@ -65,6 +65,23 @@ const NO_TIME: &str = "1970-01-01T00:00:00Z";
 /// The exit code of a call that we let fail, as runc has it.
 const FAILED: u8 = 1;
 
+/// What the program is called.
+pub const PROGRAM: &str = "wavetank-chaos-runtime";
+
+/// The whole program, if this process was called by its name or is one of its stand-ins: for a
+/// larger program that is this one by a link.
+pub fn main_if_called() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    let program = arguments.next().unwrap_or_default();
+    let is_called = Path::new(&program)
+        .file_name()
+        .is_some_and(|name| name == PROGRAM);
+    let is_stand_in = arguments
+        .next()
+        .is_some_and(|first| first == stand_in::ASKED);
+    (is_called || is_stand_in).then(main)
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os();

@@ -24,6 +24,7 @@ const LIFE: [&str; 3] = ["start", "exit", "delete"];
 async fn no_event_is_lost_or_said_twice_when_the_file_is_rotated() {
     let settings = PodmanSettings {
         events_bytes_max: EVENTS_BYTES_MAX,
+        ..PodmanSettings::default()
     };
     let Some(real) = Real::start(&settings).await else {
         return;

@@ -61,6 +61,8 @@ struct Open {
 #[derive(Default)]
 pub struct Linearizable {
     registers: BTreeMap<String, Register>,
+    /// Which key an open request is about.
+    asked: BTreeMap<RequestId, String>,
     skipped: BTreeSet<String>,
     open: BTreeMap<RequestId, Open>,
     granted: BTreeMap<LeaseName, Grant>,
@@ -151,6 +153,7 @@ impl Linearizable {
 
     fn call(&mut self, event: &Event, request: RequestId, key: &str, call: Call) {
         if !self.skipped.contains(key) {
+            self.asked.insert(request, key.to_owned());
             self.registers
                 .entry(key.to_owned())
                 .or_default()
@@ -236,11 +239,11 @@ impl Linearizable {
         result: &Result<Outcome, OperationError>,
         report: &mut Report,
     ) {
-        let found = self
-            .registers
-            .iter_mut()
-            .find(|(_, register)| register.open.contains_key(&request));
-        let Some((key, register)) = found.filter(|(_, register)| !register.given_up) else {
+        let Some(key) = self.asked.remove(&request) else {
+            return;
+        };
+        let register = self.registers.get_mut(&key);
+        let Some(register) = register.filter(|register| !register.given_up) else {
             return;
         };
         let invoked = register.open.get(&request).map(|(_, event)| *event);
@@ -266,7 +269,6 @@ impl Linearizable {
             witnesses,
         });
         // Everything after a breach would be one as well.
-        let key = key.clone();
         self.skip(&key);
     }
 

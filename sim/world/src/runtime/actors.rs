@@ -8,7 +8,7 @@ use wavetank_port::{
 };
 use wavetank_trace::{ExitCause, VirtualTime};
 
-use super::program::{Actor, FileView, Next, Program, Surroundings};
+use super::program::{Actor, Aside, FileView, Next, Program, Surroundings};
 use super::{Container, Runtime, Todo};
 use crate::clock::LocalClock;
 
@@ -21,6 +21,24 @@ pub struct Written {
     pub at: WallTime,
     /// What.
     pub bytes: Vec<u8>,
+}
+
+/// Who writes a file that was asked for earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Writer {
+    /// A container's own process, by its run.
+    Process(u64),
+    /// A command beside it, by the call that began it.
+    Exec(u64),
+}
+
+/// A file that is made or replaced, if its writer still lives then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LateFile {
+    pub container: ContainerId,
+    pub writer: Writer,
+    pub path: String,
+    pub text: String,
 }
 
 /// A command that runs beside a container's process.
@@ -64,6 +82,7 @@ impl Runtime {
             written: &mut written,
         });
         let floods = !flooded && actor.flood().is_some();
+        let asides = actor.drain_asides();
         let at = clock.wall(now);
         container
             .log
@@ -77,13 +96,68 @@ impl Runtime {
             let container = container.clone();
             self.plan(now, Todo::Flood { container, run });
         }
+        for aside in asides {
+            self.plan_aside(now, id, Writer::Process(run), aside);
+        }
         match next {
             Next::After(time) => self.plan(now + time, Todo::Step { container, run }),
+            Next::Between(range) => {
+                let time = self.stream.duration(range);
+                self.plan(now + time, Todo::Step { container, run });
+            }
             Next::Blocked => {}
             Next::Ends(code) => self.end_process(now, clock, id, run, code, ExitCause::Itself),
             Next::OutOfMemory => {
                 self.end_process(now, clock, id, run, 137, ExitCause::OutOfMemory);
             }
+        }
+    }
+
+    fn plan_aside(&mut self, now: VirtualTime, id: &ContainerId, writer: Writer, aside: Aside) {
+        let container = id.clone();
+        match (aside, writer) {
+            (Aside::Write(after, path, text), _) => {
+                let file = LateFile {
+                    container,
+                    writer,
+                    path,
+                    text,
+                };
+                self.plan(now + after, Todo::WriteFile(file));
+            }
+            // The signal came before the step that obeys it.
+            (Aside::Ends(after, code), Writer::Process(run)) => {
+                let because = ExitCause::Terminated;
+                let end = Todo::End {
+                    container,
+                    run,
+                    code,
+                    because,
+                };
+                self.plan(now + after, end);
+            }
+            // Signals go to the container's own process only.
+            (Aside::Ends(..), Writer::Exec(_)) => {}
+        }
+    }
+
+    /// A file is made or replaced, unless who wanted it has ended.
+    pub(super) fn write_file(&mut self, file: LateFile) {
+        let Some(container) = self.containers.get_mut(&file.container) else {
+            return;
+        };
+        let process = container.process.as_ref();
+        let lives = match file.writer {
+            Writer::Process(run) => process.is_some_and(|it| it.run == run),
+            Writer::Exec(call) => self.execs.contains_key(&call),
+        };
+        if lives {
+            let mut files = FileView {
+                own: &mut container.files,
+                volumes: &mut self.volumes,
+                mounts: &container.volumes,
+            };
+            files.write(file.path, file.text);
         }
     }
 
@@ -164,14 +238,22 @@ impl Runtime {
             memory_left: left(container.memory_bytes_max, own + beside),
             written: &mut written,
         });
+        let asides = exec.actor.drain_asides();
         for (stream, bytes) in written {
             match stream {
                 OutputStream::Stdout => exec.stdout.extend(bytes),
                 OutputStream::Stderr => exec.stderr.extend(bytes),
             }
         }
+        for aside in asides {
+            self.plan_aside(now, &id, Writer::Exec(call), aside);
+        }
         match next {
             Next::After(time) => self.plan(now + time, Todo::ExecStep { call }),
+            Next::Between(range) => {
+                let time = self.stream.duration(range);
+                self.plan(now + time, Todo::ExecStep { call });
+            }
             Next::Blocked => {}
             Next::Ends(code) => self.end_exec(now, call, code),
             Next::OutOfMemory => self.end_exec(now, call, 137),

@@ -3,6 +3,7 @@
 use wavetank_port::{ContainerId, ContainerStatus, RuntimeError};
 use wavetank_trace::VirtualTime;
 
+use super::actors::{LateFile, Writer};
 use super::{Frozen, Runtime, Todo, missing, wrong_state};
 
 impl Runtime {
@@ -65,7 +66,8 @@ impl Todo {
         match self {
             Todo::End { container, .. }
             | Todo::Step { container, .. }
-            | Todo::Flood { container, .. } => Some(container),
+            | Todo::Flood { container, .. }
+            | Todo::WriteFile(LateFile { container, .. }) => Some(container),
             _ => None,
         }
     }
@@ -74,7 +76,12 @@ impl Todo {
         match self {
             Todo::End { container, run, .. }
             | Todo::Step { container, run }
-            | Todo::Flood { container, run } => container == id && *run == process,
+            | Todo::Flood { container, run }
+            | Todo::WriteFile(LateFile {
+                container,
+                writer: Writer::Process(run),
+                ..
+            }) => container == id && *run == process,
             _ => false,
         }
     }

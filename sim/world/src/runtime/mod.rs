@@ -29,8 +29,8 @@ use wavetank_trace::{ExitCause, Payload, VirtualTime};
 use crate::clock::LocalClock;
 use crate::random::Stream;
 use crate::registry::Registry;
-use actors::Exec;
 pub use actors::Written;
+use actors::{Exec, LateFile};
 use program::{Actor, Files};
 pub use program::{Interpretation, Interpreter, Program, Step};
 pub use rules::{RuntimeEffect, RuntimeRule};
@@ -155,6 +155,8 @@ enum Todo {
     Step { container: ContainerId, run: u64 },
     /// A flood writes.
     Flood { container: ContainerId, run: u64 },
+    /// A file is made or replaced, if the writer still lives.
+    WriteFile(LateFile),
     /// A command beside a process does its next steps.
     ExecStep { call: u64 },
     /// A command has run for as long as it may.
@@ -282,6 +284,7 @@ impl Runtime {
             } => self.grace_over(now, clock, call, &container, run),
             Todo::Step { container, run } => self.step(now, clock, &container, run),
             Todo::Flood { container, run } => self.flood(now, clock, &container, run),
+            Todo::WriteFile(file) => self.write_file(file),
             Todo::ExecStep { call } => self.exec_step(now, call),
             Todo::ExecOver { call } => self.exec_over(now, call),
             Todo::Emit(event) => self.output.push(Output::Event(event)),
@@ -372,7 +375,7 @@ impl Runtime {
             match todo {
                 Todo::Execute { call, .. } | Todo::Reply { call, .. } => waiting.push(call),
                 Todo::Pulled { call, .. } => waiting.push(call),
-                Todo::End { .. } | Todo::Step { .. } | Todo::Flood { .. } => {
+                Todo::End { .. } | Todo::Step { .. } | Todo::Flood { .. } | Todo::WriteFile(_) => {
                     self.timeline.insert(key, todo);
                 }
                 Todo::Emit(_)

@@ -7,6 +7,7 @@ use wavetank_port::{ContainerId, ContainerStatus, ExitCode, RuntimeEvent, Runtim
 use wavetank_scenario::plan::{Health, Image, OnTerm, Range};
 use wavetank_trace::{ExitCause, Payload, VirtualTime};
 
+use super::program::Reaction;
 use super::{Actor, Container, Interpretation, Output, Process, Runtime, RuntimeEffect, Todo};
 use crate::clock::LocalClock;
 use crate::registry::Registry;
@@ -136,10 +137,21 @@ impl Runtime {
             return;
         };
         let run = process.run;
-        let actor = process.actor.as_mut();
-        if actor.is_some_and(|actor| actor.signal(signal.number())) {
-            let container = id.clone();
-            self.plan_process(now, now, Todo::Step { container, run });
+        let container = id.clone();
+        let reaction = process.actor.as_mut().map(|it| it.signal(signal.number()));
+        match reaction.unwrap_or(Reaction::None) {
+            Reaction::None => {}
+            Reaction::Steps => self.plan_process(now, now, Todo::Step { container, run }),
+            Reaction::Ends(after, code) => {
+                let because = ExitCause::Terminated;
+                let end = Todo::End {
+                    container,
+                    run,
+                    code,
+                    because,
+                };
+                self.plan_process(now, now + after, end);
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use wavetank_port::{ContainerSpec, OutputStream, Signal};
+use wavetank_scenario::plan::Range;
 
 /// How often a file that is waited for is looked for.
 const FILE_POLL: Duration = Duration::from_millis(2);
@@ -47,12 +48,24 @@ pub enum Step {
     Exit(i32),
     /// Does nothing for so long.
     Sleep(Duration),
+    /// Does nothing for a time drawn evenly from this range.
+    SleepBetween(Range),
     /// Uses one core for so long.
     Spin(Duration),
     /// Does nothing until it is killed.
     Forever,
     /// Goes on when this signal comes, or has come.
     AwaitSignal(i32),
+    /// From now on ends so long after this signal comes, or has come, beside the other steps, none
+    /// of which sees it any more.
+    ExitOnSignal {
+        /// Which signal.
+        signal: i32,
+        /// How long after it.
+        after: Duration,
+        /// The exit code.
+        code: i32,
+    },
     /// Writes bytes.
     Write(OutputStream, Vec<u8>),
     /// From now on writes so many bytes a second to standard output, beside the other steps.
@@ -67,12 +80,23 @@ pub enum Step {
     Cat(String),
     /// Makes or replaces a file.
     WriteFile(String, String),
+    /// The same so long from now, beside the other steps.
+    WriteFileLater {
+        /// How long from now.
+        after: Duration,
+        /// Where.
+        path: String,
+        /// What it will hold.
+        text: String,
+    },
     /// Removes a file; absent is fine.
     RemoveFile(String),
     /// Goes on once the file is there.
     AwaitFile(String),
     /// Exits 1 unless the file is there.
     RequireFile(String),
+    /// Exits 2 if the file is there.
+    RequireNoFile(String),
 }
 
 /// Files by path.
@@ -86,6 +110,10 @@ pub(super) struct FileView<'a> {
 }
 
 impl FileView<'_> {
+    pub fn write(&mut self, path: String, text: String) {
+        self.holder(&path).insert(path, text);
+    }
+
     fn holder(&mut self, path: &str) -> &mut Files {
         let volume = path
             .strip_prefix("/volumes/")
@@ -112,12 +140,34 @@ pub(super) struct Surroundings<'a> {
 pub(super) enum Next {
     /// Ask again after this time.
     After(Duration),
+    /// Ask again after a time drawn from this range.
+    Between(Range),
     /// Ask again when a signal has come.
     Blocked,
     /// The process ends.
     Ends(i32),
     /// The kernel kills it for memory.
     OutOfMemory,
+}
+
+/// What happens beside the steps, so long after they asked for it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Aside {
+    /// The process ends with this code.
+    Ends(Duration, i32),
+    /// A file is made or replaced.
+    Write(Duration, String, String),
+}
+
+/// What a signal does to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reaction {
+    /// Nothing now.
+    None,
+    /// It has waited for it: ask for its next steps.
+    Steps,
+    /// It ends with this code so long from now.
+    Ends(Duration, i32),
 }
 
 /// A process that follows a program.
@@ -127,6 +177,10 @@ pub(super) struct Actor {
     next: usize,
     /// Signals that came and that no step has taken.
     pending: BTreeSet<i32>,
+    /// Signals that end it, how long after, and with which code.
+    ending: BTreeMap<i32, (Duration, i32)>,
+    /// What the steps asked for and nobody has planned yet.
+    asides: Vec<Aside>,
     /// What it has taken, in bytes.
     pub memory_bytes: u64,
     pub children: u32,
@@ -141,6 +195,8 @@ impl Actor {
             program,
             next: 0,
             pending: BTreeSet::new(),
+            ending: BTreeMap::new(),
+            asides: Vec::new(),
             memory_bytes: OWN_MEMORY_BYTES,
             children: 0,
             cpu: Duration::ZERO,
@@ -148,10 +204,21 @@ impl Actor {
         }
     }
 
-    /// A signal other than SIGKILL has come. True if the process has waited for it.
-    pub fn signal(&mut self, number: i32) -> bool {
+    /// A signal other than SIGKILL has come.
+    pub fn signal(&mut self, number: i32) -> Reaction {
+        if let Some((after, code)) = self.ending.get(&number) {
+            return Reaction::Ends(*after, *code);
+        }
         self.pending.insert(number);
-        self.program.steps.get(self.next) == Some(&Step::AwaitSignal(number))
+        match self.program.steps.get(self.next) == Some(&Step::AwaitSignal(number)) {
+            true => Reaction::Steps,
+            false => Reaction::None,
+        }
+    }
+
+    /// What is to happen beside the steps, said once.
+    pub fn drain_asides(&mut self) -> Vec<Aside> {
+        std::mem::take(&mut self.asides)
     }
 
     /// What a flood writes now, and when it writes again.
@@ -192,6 +259,17 @@ impl Actor {
         match step {
             Step::Exit(code) => return Some(Next::Ends(code)),
             Step::Sleep(time) => return Some(Next::After(time)),
+            Step::SleepBetween(range) => return Some(Next::Between(range)),
+            Step::ExitOnSignal {
+                signal,
+                after,
+                code,
+            } => {
+                self.ending.insert(signal, (after, code));
+                if self.pending.remove(&signal) {
+                    self.asides.push(Aside::Ends(after, code));
+                }
+            }
             Step::Spin(time) => {
                 self.cpu += time;
                 return Some(Next::After(time));
@@ -219,8 +297,9 @@ impl Actor {
                 }
                 None => return Some(Next::Ends(STEP_FAILED_CODE)),
             },
-            Step::WriteFile(path, text) => {
-                around.files.holder(&path).insert(path, text);
+            Step::WriteFile(path, text) => around.files.write(path, text),
+            Step::WriteFileLater { after, path, text } => {
+                self.asides.push(Aside::Write(after, path, text));
             }
             Step::RemoveFile(path) => {
                 around.files.holder(&path).remove(&path);
@@ -228,6 +307,11 @@ impl Actor {
             Step::RequireFile(path) => {
                 if !around.files.holder(&path).contains_key(&path) {
                     return Some(Next::Ends(1));
+                }
+            }
+            Step::RequireNoFile(path) => {
+                if around.files.holder(&path).contains_key(&path) {
+                    return Some(Next::Ends(2));
                 }
             }
         }

@@ -313,3 +313,69 @@ fn an_empty_listing_lies_once() {
     let second = bench.ask(list);
     assert_eq!((listed(first), listed(second)), (0, 1));
 }
+
+/// A program that tells its health late, draws its time and obeys SIGTERM beside all that.
+fn lively(_: &ContainerSpec) -> Interpretation {
+    let milliseconds = Duration::from_millis;
+    Interpretation::Program(Program {
+        steps: vec![
+            Step::ExitOnSignal {
+                signal: 15,
+                after: milliseconds(50),
+                code: 143,
+            },
+            Step::RequireNoFile("/ready".to_owned()),
+            Step::WriteFileLater {
+                after: milliseconds(100),
+                path: "/ready".to_owned(),
+                text: String::new(),
+            },
+            Step::SleepBetween(Range {
+                min: milliseconds(200),
+                max: milliseconds(300),
+            }),
+            Step::RequireFile("/ready".to_owned()),
+            Step::RequireNoFile("/other".to_owned()),
+            Step::Exit(5),
+        ],
+        stop_signal: None,
+    })
+}
+
+fn exits(bench: &Bench) -> Vec<(ExitCode, ExitCause)> {
+    let exit = |payload: &Payload| match payload {
+        Payload::ContainerExited { exit, because, .. } => Some((exit.code, *because)),
+        _ => None,
+    };
+    bench.truth.iter().filter_map(exit).collect()
+}
+
+#[test]
+fn a_program_ends_after_a_drawn_time_with_what_happened_beside_it() {
+    let mut bench = Bench::new();
+    bench.runtime.interpreter = Some(lively);
+    bench.run("a", "web");
+    bench.advance(Duration::from_millis(150));
+    assert!(exits(&bench).is_empty());
+    bench.advance(Duration::from_millis(200));
+    assert_eq!(exits(&bench), [(ExitCode::Known(5), ExitCause::Itself)]);
+}
+
+#[test]
+fn a_program_ends_on_its_signal_whatever_it_does() {
+    let mut bench = Bench::new();
+    bench.runtime.interpreter = Some(lively);
+    bench.run("a", "web");
+    let kill = RuntimeCommand::Kill {
+        id: id("a"),
+        signal: Signal::Terminate,
+    };
+    assert_eq!(bench.class(kill), None);
+    bench.advance(Duration::from_millis(40));
+    assert!(exits(&bench).is_empty());
+    bench.advance(Duration::from_millis(20));
+    assert_eq!(
+        exits(&bench),
+        [(ExitCode::Known(143), ExitCause::Terminated)]
+    );
+}
