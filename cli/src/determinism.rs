@@ -180,7 +180,7 @@ mod tests {
 
     fn compared(execute: &Execute, digests: [&str; 3]) -> Result<RunReport, LoadError> {
         let plan = plan()?;
-        let mut report = runner::report(World::Event, World::Event.execute(), &plan, &[]);
+        let mut report = runner::report(World::Event, &World::Event.execute(), &plan, &[]);
         compare(
             execute,
             &plan,
@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn equal_digests_leave_the_verdict_alone() -> Result<(), LoadError> {
-        let report = compared(World::Event.execute(), ["a", "a", "a"])?;
+        let report = compared(&World::Event.execute(), ["a", "a", "a"])?;
         assert_ne!(report.verdict, RunVerdict::NonDeterministic);
         assert_eq!(report.divergence, None);
         Ok(())
@@ -203,7 +203,7 @@ mod tests {
         let runs = AtomicU64::new(0);
         let forgetful = move |plan: &Plan, keep: Keep, sink: &mut dyn FnMut(&Event)| {
             let run = runs.fetch_add(1, Ordering::Relaxed);
-            World::Event.execute()(plan, keep, &mut |event| {
+            (World::Event.execute())(plan, keep, &mut |event| {
                 let mut event = event.clone();
                 if event.id == EventId(3) {
                     event.at.0 += run;
@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_difference_that_does_not_come_back_is_still_one() -> Result<(), LoadError> {
-        let report = compared(World::Event.execute(), ["a", "b", "a"])?;
+        let report = compared(&World::Event.execute(), ["a", "b", "a"])?;
         assert_eq!(report.verdict, RunVerdict::NonDeterministic);
         assert_eq!(report.divergence.and_then(|found| found.event), None);
         Ok(())

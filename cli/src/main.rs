@@ -14,6 +14,7 @@ mod commands;
 mod determinism;
 mod failure;
 mod files;
+mod live;
 mod local;
 mod output;
 mod runner;
@@ -28,6 +29,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use wavetank_node::ctl::CtlArguments;
+use wavetank_node::program;
 
 use crate::failure::Failure;
 
@@ -57,6 +60,10 @@ enum Command {
     Bench(commands::bench::BenchArguments),
     Up(commands::up::UpArguments),
     Down(commands::up::DownArguments),
+    Ctl(CtlArguments),
+    /// The node's program, for clusters that `up` starts
+    #[command(hide = true)]
+    Node(program::Arguments),
     #[command(hide = true)]
     AgentSim(commands::agent_sim::AgentSimArguments),
     #[command(hide = true)]
@@ -66,12 +73,21 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Below the OCI adapter of live runs, this program is its chaos runtime as well.
+    if let Some(code) = wavetank_oci::chaos::main_if_called() {
+        return code;
+    }
     // A container of the oci adapter is watched by this program, run again.
     if let Some(code) = wavetank_oci::monitor::main_if_asked() {
         return code;
     }
     // clap itself ends wrong usage with exit code 2, which is ours for it too.
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::parse().command {
+        // They see to their logs and exit codes themselves.
+        Command::Node(arguments) => return program::main(arguments),
+        Command::Ctl(arguments) => return program::main(program::Arguments::ctl(arguments)),
+        command => Arguments { command },
+    };
     start_logging(&arguments.command);
     runner::keep_panics_quiet();
     let result = match arguments.command {
@@ -86,6 +102,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => commands::bench::run(&arguments),
         Command::Up(arguments) => commands::up::up(&arguments),
         Command::Down(arguments) => commands::up::down(&arguments),
+        Command::Ctl(_) | Command::Node(_) => unreachable!("the node's program has ended"),
         Command::AgentSim(arguments) => commands::agent_sim::run(&arguments),
         Command::BenchRow(arguments) => commands::bench_row::run(&arguments),
         Command::Digests(arguments) => commands::digests::run(&arguments),

@@ -58,13 +58,34 @@ pub fn print_run(report: &RunReport, format: Format) -> Result<(), Failure> {
 pub fn print_summary(reports: &[RunReport], format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => Ok(()),
-        Format::Table => print(&table::render(&Summary::of(reports), stdout_style())),
+        Format::Table => {
+            print(&table::render(&Summary::of(reports), stdout_style()))?;
+            print(&beside_the_simulation(reports))
+        }
         Format::Markdown => print(&markdown::render("wavetank", &Summary::of(reports))),
         Format::Junit => {
             let text = junit::render(reports).map_err(anyhow::Error::new)?;
             print(&text)
         }
     }
+}
+
+/// What went another way on the real machine than in the simulation, run by run.
+fn beside_the_simulation(reports: &[RunReport]) -> String {
+    let mut text = String::new();
+    for report in reports.iter().filter(|report| report.run.live.is_some()) {
+        let title = format!("{} seed {}", report.run.scenario, report.run.seed);
+        let lines = &report.differences;
+        text.push_str(&match lines.len() {
+            0 => format!("\nsimulated and real, {title}: the same history\n"),
+            1 => format!("\nsimulated and real, {title}: 1 difference\n"),
+            count => format!("\nsimulated and real, {title}: {count} differences\n"),
+        });
+        for line in lines {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text
 }
 
 /// What stdout can do. Only a terminal has a width: what goes to a file or a pipe is not wrapped,

@@ -79,9 +79,22 @@ fn panic_text(payload: &(dyn std::any::Any + Send)) -> String {
 /// Runs a plan and reports on it. After a panic the run is repeated with its events, to say when
 /// and where it happened.
 pub fn report(world: World, execute: &Execute, plan: &Plan, overrides: &[Override]) -> RunReport {
+    report_with(world, execute, plan, overrides, Keep::Nothing, &mut |_| {})
+}
+
+/// As [`report`], with the run's events for whoever wants them.
+pub fn report_with(
+    world: World,
+    execute: &Execute,
+    plan: &Plan,
+    overrides: &[Override],
+    keep: Keep,
+    sink: &mut dyn FnMut(&Event),
+) -> RunReport {
     let run = identity(world, &plan.name, &plan.file, plan.seed, overrides);
-    match attempt(execute, plan, Keep::Nothing, &mut |_| {}) {
+    match attempt(execute, plan, keep, sink) {
         Ok(result) => judged(run, plan, result),
+        Err(error) if !world.is_deterministic() => RunReport::failed(run, error),
         Err(panic) => {
             let moment = moment_of_panic(execute, plan);
             RunReport::failed(run, format!("{panic}\n{moment}"))
@@ -128,6 +141,7 @@ fn identity(
         world: world.name().to_owned(),
         overrides: overrides.iter().map(files::assignment).collect(),
         commit: COMMIT.map(str::to_owned),
+        live: world.live(),
     }
 }
 
@@ -166,7 +180,7 @@ mod tests {
     fn a_panic_becomes_a_report_that_names_the_moment() -> Result<(), LoadError> {
         let plan = plan(&scenario()?, 7).unwrap_or_else(|panic| unreachable!("{panic}"));
         let execute = |plan: &Plan, keep: Keep, sink: &mut dyn FnMut(&Event)| {
-            World::Event.execute()(plan, keep, &mut |event| {
+            (World::Event.execute())(plan, keep, &mut |event| {
                 sink(event);
                 assert!(event.id.0 < 3, "third event");
             });

@@ -63,24 +63,33 @@ impl RuntimeName {
     /// Runs `work` by the clock that the runtime lives by. Interrupted or terminated, it drops the
     /// work, which ends the daemons and containers that it has started.
     pub fn block_on<T>(self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        const NO_TOKIO: &str = "cannot start tokio";
         match self {
             RuntimeName::Sim => Ok(block_on_virtual_time(work).context(NO_TOKIO)?),
             RuntimeName::Containerd | RuntimeName::Podman | RuntimeName::Oci => {
-                let runtime = tokio::runtime::Runtime::new().context(NO_TOKIO)?;
-                runtime.block_on(unless_interrupted(work))
+                block_on_real_time(work)
             }
         }
     }
 }
 
+const NO_TOKIO: &str = "cannot start tokio";
+
+/// Runs `work` by the machine's clock. Interrupted or terminated, it drops the work, and with it
+/// whatever the work has started.
+pub fn block_on_real_time<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Runtime::new().context(NO_TOKIO)?;
+    runtime.block_on(unless_interrupted(work))
+}
+
 async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let mut hung_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
     let name = tokio::select! {
         done = work => return Ok(done),
         _ = terminated.recv() => "SIGTERM",
         _ = interrupted.recv() => "SIGINT",
+        _ = hung_up.recv() => "SIGHUP",
     };
     Err(Failure::Harness(anyhow::anyhow!("ended by {name}")))
 }

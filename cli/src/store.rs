@@ -24,11 +24,18 @@ pub fn has_room(store: &Path, plan: &Plan, limit: Option<usize>) -> bool {
     limit.is_none_or(|limit| stored() < limit)
 }
 
-/// Runs the plan once more with all its events, stores it, and notes the trace in the report.
+/// Stores a run, and notes the trace in the report. Without its events the plan is run once more.
 ///
-/// The first run kept nothing, because most runs pass and keeping costs time; the same seed gives
-/// the same run. If it does not, the report's digest is not the trace's, and `check` shows it.
-pub fn save(store: &Path, world: World, plan: &Plan, report: &mut RunReport) -> anyhow::Result<()> {
+/// The first run of a deterministic world kept nothing, because most runs pass and keeping costs
+/// time; the same seed gives the same run. If it does not, the report's digest is not the trace's,
+/// and `check` shows it.
+pub fn save(
+    store: &Path,
+    world: World,
+    plan: &Plan,
+    report: &mut RunReport,
+    events: Option<&[Event]>,
+) -> anyhow::Result<()> {
     let scenario = store.join(&plan.name);
     let name = match world {
         World::Event => plan.seed.to_string(),
@@ -37,7 +44,7 @@ pub fn save(store: &Path, world: World, plan: &Plan, report: &mut RunReport) -> 
     let folder = scenario.join(&name);
     let partial = scenario.join(format!(".{name}.partial-{}", std::process::id()));
     report.trace = Some(folder.join("trace.jsonl").display().to_string());
-    let written = write_all(&partial, world, plan, report).and_then(|()| {
+    let written = write_all(&partial, world, plan, report, events).and_then(|()| {
         remove(&folder)?;
         fs::rename(&partial, &folder).context("cannot rename it to its final name")
     });
@@ -54,10 +61,11 @@ fn write_all(
     world: World,
     plan: &Plan,
     report: &RunReport,
+    events: Option<&[Event]>,
 ) -> anyhow::Result<()> {
     remove(folder)?;
     fs::create_dir_all(folder).context("cannot make the folder")?;
-    write_trace(&folder.join("trace.jsonl"), world, plan)?;
+    write_trace(&folder.join("trace.jsonl"), world, plan, events)?;
     write_json(&folder.join("report.json"), report)?;
     write_json(&folder.join("plan.json"), plan)
 }
@@ -78,20 +86,40 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> anyhow::Result<()> 
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn write_trace(path: &Path, world: World, plan: &Plan) -> anyhow::Result<()> {
+fn write_trace(
+    path: &Path,
+    world: World,
+    plan: &Plan,
+    events: Option<&[Event]>,
+) -> anyhow::Result<()> {
     let out = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-    let mut out = trace_to(BufWriter::new(out), world, plan)?;
+    let out = BufWriter::new(out);
+    let mut out = match events {
+        Some(events) => events_to(out, world, plan, events)?,
+        None => trace_to(out, world, plan)?,
+    };
     out.flush()?;
     out.get_ref()
         .sync_all()
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+fn events_to<W: std::io::Write>(
+    out: W,
+    world: World,
+    plan: &Plan,
+    events: &[Event],
+) -> anyhow::Result<W> {
+    let mut writer = Writer::new(out, &wavetank_engine::header(plan, world.name())?)?;
+    events.iter().try_for_each(|event| writer.write(event))?;
+    Ok(writer.finish()?)
+}
+
 /// Runs a plan and writes its trace. A run that panics has a trace up to there.
 pub fn trace_to<W: std::io::Write>(out: W, world: World, plan: &Plan) -> anyhow::Result<W> {
     let mut writer = Writer::new(out, &wavetank_engine::header(plan, world.name())?)?;
     let mut written = Ok(());
-    let ended = runner::attempt(world.execute(), plan, Keep::Full, &mut |event: &Event| {
+    let ended = runner::attempt(&world.execute(), plan, Keep::Full, &mut |event: &Event| {
         if written.is_ok() {
             written = writer.write(event);
         }

@@ -16,6 +16,10 @@ pub fn command(run: &RunIdentity) -> String {
         command.push_str(" --world ");
         command.push_str(&quoted(&run.world));
     }
+    if let Some(live) = &run.live {
+        let runtime = quoted(&live.runtime);
+        command.push_str(&format!(" --runtime {runtime} --speed {}", live.speed));
+    }
     command
 }
 
@@ -31,7 +35,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::command;
-    use crate::run_report::RunIdentity;
+    use crate::run_report::{LiveRun, RunIdentity};
 
     fn run(file: &str, overrides: &[&str]) -> RunIdentity {
         RunIdentity {
@@ -41,6 +45,7 @@ mod tests {
             world: "event".to_owned(),
             overrides: overrides.iter().map(|text| (*text).to_owned()).collect(),
             commit: None,
+            live: None,
         }
     }
 
@@ -49,6 +54,22 @@ mod tests {
         assert_eq!(
             command(&run("scenarios/a.yaml", &[])),
             "cargo run --release -- run scenarios/a.yaml --seed 17"
+        );
+    }
+
+    #[test]
+    fn a_real_run_is_played_again_on_the_same_runtime() {
+        let live = RunIdentity {
+            world: "live".to_owned(),
+            live: Some(LiveRun {
+                runtime: "podman".to_owned(),
+                speed: 10,
+            }),
+            ..run("a.yaml", &[])
+        };
+        assert_eq!(
+            command(&live),
+            "cargo run --release -- run a.yaml --seed 17 --world live --runtime podman --speed 10"
         );
     }
 

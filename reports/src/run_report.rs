@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use wavetank_checkers::{FaultOutcome, Finding, Judgement, Verdict};
 use wavetank_trace::VirtualTime;
 
+use crate::parity::Difference;
 use crate::replay;
 
 /// Which run it was: all that is needed to play it again.
@@ -27,6 +28,18 @@ pub struct RunIdentity {
     /// The commit that wavetank was built from, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<String>,
+    /// On what it ran, and how fast, if that was a real machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveRun>,
+}
+
+/// A run on a real machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveRun {
+    /// The container runtime.
+    pub runtime: String,
+    /// How many of the scenario's seconds passed in one.
+    pub speed: u32,
 }
 
 /// A run's verdict, the harmless first. The order is that of gravity.
@@ -118,6 +131,9 @@ pub struct RunReport {
     /// How repeated runs differed, if they did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Divergence>,
+    /// For a run on a real machine: where the simulated run of the same plan went another way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
     /// What went wrong in wavetank itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -165,6 +181,7 @@ impl RunReport {
             virtual_ms: 0,
             trace: None,
             divergence: None,
+            differences: Vec::new(),
             error,
         }
     }

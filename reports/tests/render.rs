@@ -5,7 +5,7 @@ use std::time::Duration;
 use wavetank_checkers::{FaultOutcome, FaultSummary, Finding, Judgement, Verdict};
 use wavetank_reports::{
     BenchRow, Divergence, RunIdentity, RunReport, RunVerdict, Style, Summary, bench, exit_code,
-    json, junit, markdown, table,
+    json, junit, markdown, shell, table,
 };
 use wavetank_trace::{EventId, VirtualTime};
 
@@ -17,6 +17,7 @@ fn identity(scenario: &str, seed: u64) -> RunIdentity {
         world: "event".to_owned(),
         overrides: Vec::new(),
         commit: Some("0123abcd".to_owned()),
+        live: None,
     }
 }
 
@@ -297,4 +298,27 @@ fn a_benchmark_for_people() {
     };
     let rows = [row(5, Some(84 << 20)), row(500, None)];
     insta::assert_snapshot!(bench::render(&rows, Style::PLAIN));
+}
+
+#[test]
+fn the_cost_of_real_nodes_for_people() {
+    let cost = |nodes, cpu_seconds_per_second| shell::RoleCost {
+        nodes,
+        messages_per_second: 1234.5,
+        bytes_per_second: 1_048_576.0,
+        cpu_seconds_per_second,
+        resident_bytes_median: 20 << 20,
+        resident_bytes_max: 30 << 20,
+        proportional_bytes_median: 10 << 20,
+    };
+    let row = |load: &str, writes_per_second| shell::ShellRow {
+        load: load.to_owned(),
+        seconds: 20.0,
+        writes_per_second,
+        changes_per_second: writes_per_second / 100.0,
+        managers: cost(3, 0.25),
+        agents: cost(50, 1.0),
+    };
+    let rows = [row("idle", 0.0), row("busy", 1234.0)];
+    insta::assert_snapshot!(shell::render(&rows, Style::PLAIN));
 }

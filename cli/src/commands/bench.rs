@@ -10,7 +10,7 @@ use clap::Args;
 use wavetank_reports::{BenchRow, bench, exit_code, json};
 
 use super::bench_row::Measurement;
-use super::bench_runtime;
+use super::{bench_runtime, bench_shell};
 use crate::failure::Failure;
 use crate::output::{self, ListFormat};
 use crate::runtimes::RuntimeName;
@@ -23,7 +23,8 @@ pub struct BenchArguments {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "5,50,500,5000"
+        default_value = "5,50,500,5000",
+        default_value_if("shell", "true", "50")
     )]
     agents: Vec<u32>,
     /// Managers of every cluster.
@@ -45,6 +46,15 @@ pub struct BenchArguments {
     #[arg(long, value_name = "N", default_value_t = 200, requires = "runtime")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     lives: u32,
+    /// Measure real nodes instead of the engine: what a cluster of processes on this machine, with
+    /// simulated containers, costs while it is idle and while it is busy (8 clients write, 4 times
+    /// a second a service is scaled).
+    #[arg(long, conflicts_with_all = ["runtime", "virtual_seconds", "repeat"])]
+    shell: bool,
+    /// Seconds that each load of real nodes is measured.
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "shell")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
     /// How to print it.
     #[arg(long, value_enum, default_value = "table")]
     format: ListFormat,
@@ -57,6 +67,14 @@ pub fn run(arguments: &BenchArguments) -> Result<u8, Failure> {
     }
     if arguments.agents.is_empty() {
         return Err(Failure::NothingSelected("no cluster to measure".to_owned()));
+    }
+    if arguments.shell {
+        return bench_shell::run(&bench_shell::Request {
+            managers: arguments.managers,
+            agents: &arguments.agents,
+            seconds: arguments.seconds,
+            format: arguments.format,
+        });
     }
     let mut rows = Vec::new();
     for agents in &arguments.agents {

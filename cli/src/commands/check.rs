@@ -61,6 +61,7 @@ fn judge(path: &Path) -> Result<RunReport, Failure> {
         world: header.world,
         overrides: Vec::new(),
         commit: None,
+        live: None,
     };
     Ok(RunReport {
         must_fail: plan.expect.fails,

@@ -34,7 +34,7 @@ pub fn run(arguments: &DigestsArguments) -> Result<u8, Failure> {
         let scenario = scenarios.get(request.file.as_str())?;
         let (world, overrides) = (World::named(&request.world).ok()?, &arguments.overrides);
         let report = match runner::plan(scenario, request.seed) {
-            Ok(plan) => runner::report(world, world.execute(), &plan, overrides),
+            Ok(plan) => runner::report(world, &world.execute(), &plan, overrides),
             Err(panic) => runner::unplanned(world, scenario, request.seed, overrides, &panic),
         };
         Some(DigestAnswer {

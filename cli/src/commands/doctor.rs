@@ -1,5 +1,6 @@
 //! `wavetank doctor`: which runtimes can be used on this machine, and what helps where not.
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum as _};
 use wavetank_conformance::host::{Examination, Finding, examine};
 use wavetank_reports::{exit_code, json, table};
@@ -17,10 +18,17 @@ pub struct DoctorArguments {
     /// How to print it.
     #[arg(long, value_enum, default_value = "table")]
     format: ListFormat,
+    /// Instead, remove what live runs have left whose own process is gone: namespaces, links,
+    /// mounts, processes, control groups. Nothing else is touched.
+    #[arg(long, conflicts_with = "format")]
+    sweep: bool,
 }
 
 /// Examines every runtime.
 pub fn run(arguments: &DoctorArguments) -> Result<u8, Failure> {
+    if arguments.sweep {
+        return sweep();
+    }
     let mut examined = Vec::new();
     for name in RuntimeName::value_variants() {
         let found = name.block_on(examine(name.bench()))?;
@@ -33,6 +41,25 @@ pub fn run(arguments: &DoctorArguments) -> Result<u8, Failure> {
         output::print(&render(&examined))?;
     }
     Ok(exit_code::PASS)
+}
+
+fn sweep() -> Result<u8, Failure> {
+    let removed = wavetank_live::room::sweep(false).context("cannot sweep")?;
+    for room in &removed {
+        output::print(&format!("{room}\n"))?;
+    }
+    if removed.is_empty() {
+        output::print("nothing is left of any live run\n")?;
+    }
+    match removed
+        .iter()
+        .all(wavetank_live::room::Removed::is_complete)
+    {
+        true => Ok(exit_code::PASS),
+        false => Err(Failure::Harness(anyhow::anyhow!(
+            "something is left; try again"
+        ))),
+    }
 }
 
 fn verdict(finding: &Finding) -> &'static str {

@@ -4,6 +4,7 @@ pub mod agent_sim;
 pub mod bench;
 pub mod bench_row;
 pub mod bench_runtime;
+pub mod bench_shell;
 pub mod check;
 pub mod conformance;
 pub mod digests;

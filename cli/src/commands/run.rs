@@ -6,15 +6,18 @@ use std::path::PathBuf;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use wavetank_reports::{RunReport, RunVerdict, Summary, exit_code};
+use wavetank_engine::Keep;
+use wavetank_reports::{RunReport, RunVerdict, Summary, exit_code, parity};
+use wavetank_scenario::plan::Plan;
 use wavetank_scenario::{Override, Scenario};
+use wavetank_trace::Event;
 
 use crate::determinism::{self, DigestRequest, OtherProcess};
 use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::runner;
 use crate::seeds::{parse_range, parse_seed};
-use crate::world::World;
+use crate::world::{SIMULATED_RUNTIME, World};
 use crate::{files, store, sweep};
 
 /// Run scenarios over their seeds, and say what was violated and how to see it again.
@@ -33,12 +36,16 @@ pub struct RunArguments {
     /// At most this many of each file's seeds.
     #[arg(long, value_name = "N")]
     seeds_max: Option<usize>,
-    /// The world to run in: event, turmoil, madsim, or all that this build has.
+    /// The world to run in: event, turmoil, madsim, all of these that this build has, or live.
     #[arg(long, default_value = World::Event.name())]
     world: String,
-    /// The container runtime to run on.
-    #[arg(long, default_value = "sim")]
+    /// The container runtime to run on; live: containerd, podman or oci.
+    #[arg(long, default_value = SIMULATED_RUNTIME)]
     runtime: String,
+    /// Live: how many of the scenario's seconds pass in one.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
+    speed: u32,
     /// Replaces a field of the file: `cluster.agents.count=9`; may be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = files::parse_assignment)]
     overrides: Vec<Override>,
@@ -77,8 +84,8 @@ struct Done {
 
 /// Runs everything that was selected.
 pub fn run(arguments: &RunArguments) -> Result<u8, Failure> {
-    let worlds = World::selected(&arguments.world)?;
-    check_runtime(&arguments.runtime)?;
+    let worlds = World::selected(&arguments.world, &arguments.runtime, arguments.speed)?;
+    check_determinism_is_possible(arguments, &worlds)?;
     let scenarios = files::load_all(&files::select(&arguments.paths)?, &arguments.overrides)?;
     let jobs = jobs(arguments, &worlds, &scenarios);
     if jobs.is_empty() {
@@ -95,13 +102,18 @@ pub fn run(arguments: &RunArguments) -> Result<u8, Failure> {
     Ok(exit_code::of_summary(&Summary::of(&reports)))
 }
 
-fn check_runtime(runtime: &str) -> Result<(), Failure> {
-    if runtime != "sim" {
-        return Err(Failure::Usage(format!(
-            "no runtime `{runtime}` in a simulated world: it has `sim`, the simulated one"
-        )));
+fn check_determinism_is_possible(
+    arguments: &RunArguments,
+    worlds: &[World],
+) -> Result<(), Failure> {
+    let is_possible = worlds.iter().all(|world| world.is_deterministic());
+    match arguments.check_determinism && !is_possible {
+        true => Err(Failure::Usage(
+            "--check-determinism is for simulated worlds: a real machine never does the same twice"
+                .to_owned(),
+        )),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 fn jobs<'a>(arguments: &RunArguments, worlds: &[World], scenarios: &'a [Scenario]) -> Vec<Job<'a>> {
@@ -174,7 +186,7 @@ fn run_and_compare(arguments: &RunArguments, jobs: &[Job<'_>]) -> Result<Vec<Run
         seen.extend(done.again);
         seen.push(elsewhere);
         if let Ok(plan) = runner::plan(job.scenario, job.seed) {
-            determinism::compare(job.world.execute(), &plan, &mut report, seen);
+            determinism::compare(&job.world.execute(), &plan, &mut report, seen);
         }
         output::print_run(&report, arguments.format)?;
         reports.push(report);
@@ -189,7 +201,7 @@ fn each(
 ) -> Result<(), Failure> {
     let progress = progress(jobs.len());
     let work = |job: &Job<'_>| perform(arguments, job);
-    sweep::sweep(jobs, threads(arguments.jobs), work, |done| {
+    sweep::sweep(jobs, threads_for(arguments, jobs), work, |done| {
         progress.inc(1);
         deliver(done?)
     })?;
@@ -199,6 +211,7 @@ fn each(
 
 fn perform(arguments: &RunArguments, job: &Job<'_>) -> Result<Done, Failure> {
     let (world, execute) = (job.world, job.world.execute());
+    let mut events = Vec::new();
     let plan = match runner::plan(job.scenario, job.seed) {
         Ok(plan) => plan,
         Err(panic) => {
@@ -210,8 +223,19 @@ fn perform(arguments: &RunArguments, job: &Job<'_>) -> Result<Done, Failure> {
             });
         }
     };
-    let run = || runner::report(world, execute, &plan, &arguments.overrides);
-    let mut report = run();
+    let run = || runner::report(world, &execute, &plan, &arguments.overrides);
+    // A run that cannot be repeated is kept while it is made.
+    let mut report = match world.is_deterministic() {
+        true => run(),
+        false => {
+            let mut keep = |event: &Event| events.push(event.clone());
+            let overrides = &arguments.overrides;
+            runner::report_with(world, &execute, &plan, overrides, Keep::Events, &mut keep)
+        }
+    };
+    if !world.is_deterministic() {
+        report.differences = parity::differences(&simulated(&plan), &events);
+    }
     let again = arguments
         .check_determinism
         .then(|| determinism::digest_of(&run()));
@@ -224,9 +248,30 @@ fn perform(arguments: &RunArguments, job: &Job<'_>) -> Result<Done, Failure> {
         && (arguments.keep || report.verdict != RunVerdict::Pass)
         && store::has_room(folder, &plan, arguments.store_max)
     {
-        store::save(folder, world, &plan, &mut report)?;
+        let events = (!world.is_deterministic()).then_some(events.as_slice());
+        store::save(folder, world, &plan, &mut report, events)?;
     }
     Ok(Done { report, again })
+}
+
+/// Live runs follow each other, unless more at a time were asked for: they share the machine.
+fn threads_for(arguments: &RunArguments, jobs: &[Job<'_>]) -> NonZeroUsize {
+    let is_live = jobs.iter().any(|job| !job.world.is_deterministic());
+    match arguments.jobs {
+        None if is_live => NonZeroUsize::MIN,
+        asked => threads(asked),
+    }
+}
+
+/// What the event world makes of a plan.
+fn simulated(plan: &Plan) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut keep = |event: &Event| events.push(event.clone());
+    let ended = runner::attempt(&World::Event.execute(), plan, Keep::Events, &mut keep);
+    if let Err(panic) = ended {
+        output::complain(&format!("the simulated run ends early: {panic}"));
+    }
+    events
 }
 
 /// As many threads as were asked for, else one per core.

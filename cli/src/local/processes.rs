@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Fields of `/proc/PID/stat`.
+const STATE: usize = 3;
+const BEGAN: usize = 22;
 
 /// A process that was started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -81,15 +84,19 @@ fn began(pid: i32) -> Option<u64> {
     parse(&stat)
 }
 
-/// The program's name, in parentheses, may hold anything; fields after it are counted from 3.
 fn parse(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
+    let has_ended = matches!(stat_field(stat, STATE)?, "Z" | "X");
+    match has_ended {
+        true => None,
+        false => stat_field(stat, BEGAN)?.parse().ok(),
     }
-    fields.nth(18)?.parse().ok()
+}
+
+/// A field of `/proc/PID/stat`, counted from 1 as in its manual. The second, the program's name in
+/// parentheses, may hold anything and is not to be had.
+pub fn stat_field(stat: &str, number: usize) -> Option<&str> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(number.checked_sub(STATE)?)
 }
 
 #[cfg(test)]

@@ -10,12 +10,13 @@ use clap::Parser;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use wavetank_model::{NodeId, NodeRole};
-use wavetank_node::config::{AgentFlags, File, Flags, ManagerFlags};
+use wavetank_node::config::{AgentFlags, File, Flags, ManagerFlags, ManagerSettings};
 use wavetank_node::ctl::{self, CtlArguments, CtlError};
 use wavetank_node::serve::{self, JoinRequest, ServeError};
+use wavetank_port::{ContainerSpec, OutputStream};
 use wavetank_scenario::plan::{Health, Image, OnTerm, Range};
 use wavetank_sim_runtime::{SimConfig, SimRuntime};
-use wavetank_world::Registry;
+use wavetank_world::{Interpretation, Program, Registry, Step};
 
 #[derive(Parser)]
 struct Tool {
@@ -24,10 +25,11 @@ struct Tool {
 }
 
 /// A cluster in a folder. Its nodes end with it.
-struct Cluster {
-    folder: tempfile::TempDir,
-    listen: String,
-    nodes: Vec<JoinHandle<Result<(), ServeError>>>,
+pub struct Cluster {
+    pub folder: tempfile::TempDir,
+    pub listen: String,
+    pub api: String,
+    pub nodes: Vec<JoinHandle<Result<(), ServeError>>>,
 }
 
 impl Drop for Cluster {
@@ -36,12 +38,13 @@ impl Drop for Cluster {
     }
 }
 
-fn free() -> String {
+/// A free port.
+pub fn free() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }
 
-fn flags(dir: PathBuf) -> Flags {
+pub fn flags(dir: PathBuf) -> Flags {
     Flags {
         dir: Some(dir),
         status: Some(free()),
@@ -50,26 +53,36 @@ fn flags(dir: PathBuf) -> Flags {
 }
 
 impl Cluster {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let listen = free();
-        let own = ManagerFlags {
-            listen: Some(listen.clone()),
-            api: Some(free()),
-            ..ManagerFlags::default()
+    pub fn start() -> Self {
+        let mut cluster = Cluster {
+            folder: tempfile::tempdir().unwrap(),
+            listen: free(),
+            api: free(),
+            nodes: Vec::new(),
         };
-        let file = File::default();
-        let settings = file.manager(&flags(folder.path().join("m")), &own).unwrap();
+        let settings = cluster.manager("m");
         serve::init(&settings).unwrap();
-        let node = tokio::spawn(serve::manager(settings, std::future::pending()));
-        Cluster {
-            folder,
-            listen,
-            nodes: vec![node],
-        }
+        cluster.run(settings);
+        cluster
     }
 
-    async fn add_agent(&mut self) {
+    /// The settings of the manager that lives in this folder.
+    pub fn manager(&self, folder: &str) -> ManagerSettings {
+        let own = ManagerFlags {
+            listen: Some(self.listen.clone()),
+            api: Some(self.api.clone()),
+            ..ManagerFlags::default()
+        };
+        let flags = flags(self.folder.path().join(folder));
+        File::default().manager(&flags, &own).unwrap()
+    }
+
+    pub fn run(&mut self, settings: ManagerSettings) {
+        let node = tokio::spawn(serve::manager(settings, std::future::pending()));
+        self.nodes.push(node);
+    }
+
+    pub async fn add_agent(&mut self) {
         let token = self.json("token agent").await["token"]
             .as_str()
             .unwrap()
@@ -95,7 +108,7 @@ impl Cluster {
         self.nodes.push(tokio::spawn(agent));
     }
 
-    async fn ctl(&self, command: &str) -> Result<String, CtlError> {
+    pub async fn ctl(&self, command: &str) -> Result<String, CtlError> {
         let operator = self.folder.path().join("m/operator");
         let words = ["ctl", "--operator", operator.to_str().unwrap()];
         let words = words.into_iter().chain(command.split_whitespace());
@@ -105,13 +118,13 @@ impl Cluster {
         Ok(String::from_utf8(out).unwrap())
     }
 
-    async fn json(&self, command: &str) -> Value {
+    pub async fn json(&self, command: &str) -> Value {
         let text = self.ctl(&format!("--json {command}")).await.unwrap();
         serde_json::from_str(&text).unwrap()
     }
 
     /// Asks until it is so.
-    async fn until(&self, command: &str, so: impl Fn(&Value) -> bool) -> Value {
+    pub async fn until(&self, command: &str, so: impl Fn(&Value) -> bool) -> Value {
         let mut seen = Value::Null;
         for _ in 0..600 {
             seen = self.json(command).await;
@@ -153,11 +166,31 @@ fn runtime() -> Arc<SimRuntime> {
         seed: 1,
         latency: exactly,
         event_delay: exactly,
-        interpreter: None,
+        interpreter: Some(interpret),
     };
     let images = ["web:1", "web:2"].map(|name| (name.to_owned(), image.clone()));
     let registry = Registry::new(images.into_iter().collect());
     Arc::new(SimRuntime::new(&config, Arc::new(Mutex::new(registry))))
+}
+
+/// Whatever runs says so in three lines, and says farewell on SIGTERM.
+fn interpret(spec: &ContainerSpec) -> Interpretation {
+    let say = |stream, text: &str| Step::Write(stream, text.as_bytes().to_vec());
+    let steps = vec![
+        say(OutputStream::Stdout, "one\ntw"),
+        say(OutputStream::Stderr, "warning\n"),
+        say(OutputStream::Stdout, "o\nthree\n"),
+        Step::AwaitSignal(15),
+        say(
+            OutputStream::Stdout,
+            &format!("farewell from {}\n", spec.image),
+        ),
+        Step::Exit(0),
+    ];
+    Interpretation::Program(Program {
+        steps,
+        stop_signal: None,
+    })
 }
 
 fn ready(service: &Value) -> usize {
@@ -186,8 +219,16 @@ async fn an_operator_runs_a_service_from_its_first_day_to_its_last() {
     let drains = |nodes: &Value| nodes["agents"][0]["availability"] == "drain";
     cluster.until("list nodes", drains).await;
     cluster.ctl("activate agent-1").await.unwrap();
-    cluster.until("get web", |web| ready(web) == 3).await;
-    let listed = cluster.ctl("list").await.unwrap();
+    // Whatever took a task's place meanwhile runs beside it for a moment.
+    let settled = |web: &Value| ready(web) == 3 && web["rollout"] == "completed";
+    let mut listed = String::new();
+    for _ in 0..600 {
+        cluster.until("get web", settled).await;
+        listed = cluster.ctl("list").await.unwrap();
+        if listed.contains("3/3") {
+            break;
+        }
+    }
     assert!(
         listed.contains("web:2") && listed.contains("3/3"),
         "{listed}"
@@ -197,6 +238,97 @@ async fn an_operator_runs_a_service_from_its_first_day_to_its_last() {
     cluster.ctl("delete web").await.unwrap();
     let gone = |listed: &Value| listed["services"].as_array().is_some_and(Vec::is_empty);
     cluster.until("list", gone).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_reads_what_containers_write() {
+    let mut cluster = Cluster::start();
+    cluster.add_agent().await;
+    let file = cluster.write("web.yaml", "name: web\nimage: web:1\nreplicas: 1\n");
+    cluster.ctl(&format!("apply {file}")).await.unwrap();
+    let web = cluster.until("get web", |web| ready(web) == 1).await;
+    let task = web["tasks"][0]["task"].as_str().unwrap().to_owned();
+    let one = "one\ntwwarning\no\nthree\n";
+    assert_eq!(cluster.ctl("logs web").await.unwrap(), one);
+    assert_eq!(cluster.ctl(&format!("logs {task}.1")).await.unwrap(), one);
+    let tail = cluster.ctl(&format!("logs {task} --tail 1")).await.unwrap();
+    assert_eq!(tail, "warning\nthree\n");
+    assert_eq!(cluster.ctl("logs web --tail 0").await.unwrap(), "");
+    let json = cluster.ctl("--json logs web --tail 1").await.unwrap();
+    let lines: Vec<Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let shown = |line: &Value| format!("{} {} {}", line["task"], line["stream"], line["text"]);
+    let shown: Vec<String> = lines.iter().map(shown).collect();
+    let wanted = [("stderr", "warning"), ("stdout", "three")];
+    let wanted = wanted.map(|(stream, text)| format!("\"{task}\" \"{stream}\" \"{text}\\n\""));
+    assert_eq!(shown, wanted);
+
+    cluster.ctl("scale web 2").await.unwrap();
+    cluster.until("get web", |web| ready(web) == 2).await;
+    let mut both = cluster.ctl("logs web").await.unwrap();
+    let mut lines: Vec<&str> = both.lines().collect();
+    lines.sort_unstable();
+    let said = |text: &str| lines.iter().filter(|line| line.ends_with(text)).count();
+    assert_eq!(
+        (lines.len(), said(" | two"), said(" | warning")),
+        (8, 2, 2),
+        "{both}"
+    );
+    assert!(
+        lines.iter().any(|line| *line == format!("{task} | three")),
+        "{both}"
+    );
+
+    // Whoever follows sees what comes later, and the end.
+    let follow = cluster.ctl("logs web --follow --tail 0");
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.ctl("stop web").await.unwrap();
+    };
+    (both, ()) = tokio::join!(async { follow.await.unwrap() }, stop);
+    assert_eq!(
+        both.matches(" | farewell from web:1\n").count(),
+        2,
+        "{both}"
+    );
+    assert_eq!(both.lines().count(), 2, "{both}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_read_is_refused_with_a_reason() {
+    let mut cluster = Cluster::start();
+    cluster.add_agent().await;
+    let refused = async |cluster: &Cluster, command: &str| {
+        let error = cluster.ctl(command).await.unwrap_err();
+        (error.exit_code(), error.to_string())
+    };
+    let because = |why: &str| (1, why.to_owned());
+    assert_eq!(
+        refused(&cluster, "logs web").await,
+        because("service web does not exist")
+    );
+    assert_eq!(
+        refused(&cluster, "logs task-99").await,
+        because("task-99 does not exist")
+    );
+    let file = cluster.write("web.yaml", "name: web\nimage: none:1\nreplicas: 1\n");
+    cluster.ctl(&format!("apply {file}")).await.unwrap();
+    let pulls = |web: &Value| web["tasks"][0]["attempt"] == 1;
+    let web = cluster.until("get web", pulls).await;
+    let task = web["tasks"][0]["task"].as_str().unwrap().to_owned();
+    let (code, why) = refused(&cluster, &format!("logs {task}")).await;
+    let wanted = format!("agent-1 has no container of {task}.1 (any more)");
+    assert_eq!((code, why), (1, wanted));
+    let (code, why) = refused(&cluster, &format!("logs {task}.7")).await;
+    assert_eq!(code, 1);
+    assert!(why.contains("has no attempt 7"), "{why}");
+    // Its agent ends: nobody has a connection with it.
+    cluster.nodes.pop().unwrap().abort();
+    let (code, why) = refused(&cluster, &format!("logs {task}")).await;
+    assert_eq!(code, 6);
+    assert!(why.contains("agent-1 is not connected"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,11 +3,17 @@
 //! Map: `folder` (a folder with small scenarios, and the program started in it), `running` (runs
 //! and their verdicts), `reading` (what is said without running), `contract` (runtimes put to the
 //! test), `surroundings` (pipes, colours, stores, other processes), `cluster` (a manager and an
-//! agent as they ship, and an operator). What the engine measured is redacted.
+//! agent as they ship, and an operator), `renewal` (their certificates), `up` (clusters of real
+//! processes), `storm` (managers that are killed), `costs` (what real processes cost). What
+//! the engine measured is redacted.
 
 mod cluster;
 mod contract;
+mod costs;
 mod folder;
 mod reading;
+mod renewal;
 mod running;
+mod storm;
 mod surroundings;
+mod up;

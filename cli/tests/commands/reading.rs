@@ -49,11 +49,12 @@ fn wrong_usage_says_what_there_is() -> std::io::Result<()> {
     let good = "all/good.yaml";
     assert_eq!(
         complaint(&["run", good, "--world", "nowhere"])?,
-        "error: no world `nowhere`: there are `event`, `turmoil`, `madsim` and `all`\n"
+        "error: no world `nowhere`: there are `event`, `turmoil`, `madsim`, `all` for these, and `live`\n"
     );
     assert_eq!(
         complaint(&["run", good, "--runtime", "podman"])?,
-        "error: no runtime `podman` in a simulated world: it has `sim`, the simulated one\n"
+        "error: no runtime `podman` in a simulated world: it has `sim`, the simulated one; real \
+         ones are for `--world live`\n"
     );
     assert_eq!(
         complaint(&["run", "nowhere"])?,

@@ -247,6 +247,8 @@ impl Manager<'_> {
         let address = self.address.to_owned();
         let name = ServerName::try_from(name_of(self.node));
         let name = name.expect("a node's name is a DNS name");
+        // Connections for a certificate are rare, and no node's to count.
+        let uncounted = Arc::default();
         let answer = ask(
             platform,
             self.tls.clone(),
@@ -254,6 +256,7 @@ impl Manager<'_> {
             self.address,
             question,
             limits,
+            &uncounted,
         );
         let timeout = limits.handshake_timeout + limits.admission_timeout;
         match within(platform, timeout, answer).await {

@@ -4,10 +4,11 @@
 //! Map: `platform` (the port to the machine: network, clocks, entropy, tasks), `os` (a real one),
 //! `journal` (durable records), `identity` (certificates and keys), `wire` (frames), `transport`
 //! (links to peers), `admission` (how a node gets in and stays in), `calls` (the container
-//! runtime), `locks` (lock files), `observer` (who is told), `driver` (the loop around one
-//! process), `node` (a whole node put together). What only a real node has: `serve` (a node from
-//! its folder), `durable` (files replaced as a whole), `api` (a manager's HTTP API), `config` (what
-//! a node is told), `ctl` (an operator's commands).
+//! runtime), `logs` (what containers wrote), `locks` (lock files), `observer` (who is told),
+//! `driver` (the loop around one process), `node` (a whole node put together). What only a real
+//! node has: `serve` (a node from its folder), `durable` (files replaced as a whole), `events` (the
+//! event log), `api` (a manager's HTTP API), `config` (what a node is told), `ctl` (an operator's
+//! commands), `program` (all of it behind one command line).
 //!
 //! # Determinism
 //! Nothing outside `os` and what only a real node has touches a clock, a socket, an executor or
@@ -22,13 +23,16 @@ pub mod config;
 pub mod ctl;
 pub mod driver;
 mod durable;
+pub mod events;
 pub mod identity;
 pub mod journal;
 pub mod locks;
+pub mod logs;
 pub mod node;
 pub mod observer;
 pub mod os;
 pub mod platform;
+pub mod program;
 pub mod serve;
 pub mod transport;
 pub mod wire;

@@ -15,6 +15,7 @@ use wavetank_port::ContainerRuntime;
 use crate::calls::Calls;
 use crate::driver::{DriveError, Shell, Submission, drive};
 use crate::journal::{Journal, JournalError};
+use crate::logs::LogSource;
 use crate::observer::Observer;
 use crate::platform::Platform;
 use crate::transport::{Transport, TransportConfig, TransportError};
@@ -156,6 +157,13 @@ async fn run<P: Platform>(
     let started = Transport::start(platform.clone(), network).await;
     let (transport, arrivals) = started.map_err(NodeError::Transport)?;
     observer.connected(&transport);
+    if let Some(runtime) = &parts.runtime {
+        transport.answer_with(Arc::new(LogSource {
+            platform: platform.clone(),
+            runtime: Arc::clone(runtime),
+            within: timers.runtime_timeout,
+        }));
+    }
     let calls = parts
         .runtime
         .map(|runtime| Calls::start(platform.clone(), runtime, timers, Arc::clone(&observer)));

@@ -1,5 +1,7 @@
 //! Who is told what a process says about itself and what it has done for it.
 
+use std::sync::Arc;
+
 use wavetank_model::{Notice, Operation, OperationError, Outcome, RequestId};
 use wavetank_port::{ContainerId, ErrorClass, RuntimeCommand};
 
@@ -48,6 +50,36 @@ pub struct Answered {
     pub error: Option<ErrorClass>,
     /// How many containers were listed, by a listing.
     pub listed: Option<u32>,
+}
+
+/// Tells several observers, in this order.
+#[derive(Clone)]
+pub struct Several(pub Vec<Arc<dyn Observer>>);
+
+impl Observer for Several {
+    fn connected(&self, transport: &Transport) {
+        self.0.iter().for_each(|it| it.connected(transport));
+    }
+
+    fn notice(&self, notice: Notice) {
+        self.0.iter().for_each(|it| it.notice(notice.clone()));
+    }
+
+    fn invoked(&self, request: RequestId, operation: &Operation) {
+        self.0.iter().for_each(|it| it.invoked(request, operation));
+    }
+
+    fn returned(&self, request: RequestId, result: &Result<Outcome, OperationError>) {
+        self.0.iter().for_each(|it| it.returned(request, result));
+    }
+
+    fn called(&self, command: &RuntimeCommand) {
+        self.0.iter().for_each(|it| it.called(command));
+    }
+
+    fn answered(&self, call: &Answered) {
+        self.0.iter().for_each(|it| it.answered(call));
+    }
 }
 
 /// Writes everything to the log.

@@ -128,6 +128,41 @@ pub enum Frame {
         /// For the key that signed the request.
         certificate: Bytes,
     },
+    /// Begins a stream: answer this, piece by piece.
+    Ask {
+        /// Counted by whoever asks, within the connection.
+        stream: u64,
+        /// So many pieces may come.
+        pieces: u32,
+        /// What is asked.
+        question: Bytes,
+    },
+    /// A piece of an answer.
+    Piece {
+        /// Of which stream.
+        stream: u64,
+        /// What it says.
+        body: Bytes,
+    },
+    /// More pieces of an answer may come.
+    Grant {
+        /// Of which stream.
+        stream: u64,
+        /// So many more.
+        pieces: u32,
+    },
+    /// Nobody wants more of an answer.
+    Cancel {
+        /// Of which stream.
+        stream: u64,
+    },
+    /// An answer ends.
+    End {
+        /// Of which stream.
+        stream: u64,
+        /// Why, if there should be more of it.
+        error: Option<String>,
+    },
 }
 
 /// Why bytes are no frame.

@@ -202,7 +202,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
             "the last unsynced write is half on disk",
         )],
         MACHINE,
-        SIMULATED,
+        ALL,
         "Archipelago 29, Reaper 9: power loss with a torn state file",
     ),
     fault(
@@ -210,7 +210,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "power loss, and the disk is empty when the machine boots",
         &[],
         MACHINE,
-        SIMULATED,
+        ALL,
         "a replaced disk; quorum is lost if it strikes a majority",
     ),
     fault(
@@ -308,7 +308,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "messages arrive twice by chance",
         &[CHANCE],
         LINK,
-        SINGLE_SEGMENTS,
+        EVENT,
         "",
     ),
     fault(
@@ -319,7 +319,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
             required("by", Kind::Duration, "longest extra delay"),
         ],
         LINK,
-        SINGLE_SEGMENTS,
+        EVENT,
         "plfm 50: duplicate, stale and reordered plans",
     ),
     fault(
@@ -343,7 +343,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "messages wait and all arrive when healed",
         &[],
         LINK,
-        SIMULATED,
+        ALL,
         "StreamSpace 58, 59: a late unregister of an old connection",
     ),
     // Disks.
@@ -352,7 +352,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "writes and pulls fail for want of space",
         &[],
         MACHINE,
-        SIMULATED,
+        ALL,
         "plfm 18",
     ),
     fault(
@@ -495,7 +495,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "events are lost",
         &[EVENT_NAME, SOME],
         RUNTIME,
-        ALL,
+        SIMULATED,
         "Reaper 4: exit event missing",
     ),
     fault(
@@ -503,7 +503,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "events come twice",
         &[EVENT_NAME, SOME],
         RUNTIME,
-        ALL,
+        SIMULATED,
         "Reaper 4: exit event duplicated",
     ),
     fault(
@@ -511,7 +511,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "events come later, also after younger ones",
         &[EVENT_NAME, BY, SOME],
         RUNTIME,
-        ALL,
+        SIMULATED,
         "Reaper 4: exit event late",
     ),
     fault(
@@ -519,7 +519,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "processes end before their start was answered",
         &[ONE, optional("code", CODE, "0", "the exit code")],
         RUNTIME,
-        SIMULATED,
+        ALL,
         "Reaper 1: a process that exits within a millisecond",
     ),
     fault(
@@ -580,7 +580,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "a container of ours that nobody ordered appears",
         &[],
         RUNTIME,
-        ALL,
+        SIMULATED,
         "Archipelago 20: an uninstall interrupted midway",
     ),
     // Workloads.
@@ -589,7 +589,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "the tasks' processes end",
         &[optional("code", CODE, "1", "the exit code")],
         TASK,
-        ALL,
+        SIMULATED,
         "Archipelago 22: a crash loop",
     ),
     fault(
@@ -597,7 +597,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "the tasks' processes are killed for memory",
         &[],
         TASK,
-        ALL,
+        SIMULATED,
         "plfm 32",
     ),
     fault(
@@ -622,7 +622,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "a manager joins from an empty disk, or is stopped and removed by the operator",
         &[required("join", Kind::Bool, "true to join, false to leave")],
         &["leader", "follower", "manager", "event-host"],
-        SIMULATED,
+        ALL,
         "etcd's member replacement",
     ),
     // Codec.

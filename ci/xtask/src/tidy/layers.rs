@@ -120,6 +120,23 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "wavetank-live",
+        &[
+            "wavetank-port",
+            "wavetank-containerd",
+            "wavetank-podman",
+            "wavetank-oci",
+            "wavetank-fixtures",
+            "wavetank-model",
+            "wavetank-node",
+            "wavetank-trace",
+            "wavetank-scenario",
+            "wavetank-checkers",
+            "wavetank-world",
+            "wavetank-engine",
+        ],
+    ),
+    (
         "wavetank-mutants",
         &[
             "wavetank-port",
@@ -161,6 +178,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "wavetank-world",
             "wavetank-engine",
             "wavetank-shells",
+            "wavetank-live",
             "wavetank-reports",
         ],
     ),

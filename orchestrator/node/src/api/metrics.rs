@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use async_trait::async_trait;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text::encode,
@@ -12,9 +13,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
-use wavetank_model::{NodeId, Notice};
+use wavetank_model::{ConsensusRole, NodeId, Notice};
 use wavetank_port::RuntimeCommand;
 
+use super::status::Readiness;
 use crate::observer::{Answered, Log, Observer};
 use crate::transport::Transport;
 
@@ -36,8 +38,10 @@ pub struct Metrics {
     calls: Family<Call, Counter>,
     calls_under_way: Gauge,
     transport: watch::Sender<Option<Transport>>,
-    /// It is where it should be: in the consensus group, or in a session with its leader.
-    settled: AtomicBool,
+    /// An agent: it is in a session with the managers' leader.
+    in_session: AtomicBool,
+    /// A manager: it hears of no leader.
+    without_leader: AtomicBool,
 }
 
 impl Metrics {
@@ -61,7 +65,8 @@ impl Metrics {
             calls,
             calls_under_way,
             transport,
-            settled: AtomicBool::new(false),
+            in_session: AtomicBool::new(false),
+            without_leader: AtomicBool::new(false),
         }
     }
 
@@ -76,12 +81,14 @@ impl Metrics {
         }
     }
 
-    /// Whether the node does its work; if not, why.
-    pub fn readiness(&self) -> Result<(), String> {
-        match self.settled.load(Ordering::Relaxed) {
-            true => Ok(()),
-            false => Err("not in touch with the cluster".to_owned()),
-        }
+    /// The node's connections, if it has them already.
+    pub fn connections(&self) -> Option<Transport> {
+        self.transport.borrow().clone()
+    }
+
+    /// A manager: whether it hears of no leader.
+    pub fn is_without_leader(&self) -> bool {
+        self.without_leader.load(Ordering::Relaxed)
     }
 
     /// Everything in Prometheus's text format.
@@ -92,6 +99,17 @@ impl Metrics {
     }
 }
 
+/// An agent can do its work while it is in a session.
+#[async_trait]
+impl Readiness for Metrics {
+    async fn ready(&self) -> Result<(), String> {
+        match self.in_session.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err("not in a session with the managers".to_owned()),
+        }
+    }
+}
+
 impl Observer for Metrics {
     fn connected(&self, transport: &Transport) {
         self.transport.send_replace(Some(transport.clone()));
@@ -99,10 +117,12 @@ impl Observer for Metrics {
 
     fn notice(&self, notice: Notice) {
         match &notice {
-            Notice::Applied { .. } | Notice::SessionOpened { .. } => {
-                self.settled.store(true, Ordering::Relaxed);
+            Notice::SessionOpened { .. } => self.in_session.store(true, Ordering::Relaxed),
+            Notice::SessionLost { .. } => self.in_session.store(false, Ordering::Relaxed),
+            Notice::RoleChanged { role, .. } => {
+                let seeks = *role == ConsensusRole::Candidate;
+                self.without_leader.store(seeks, Ordering::Relaxed);
             }
-            Notice::SessionLost { .. } => self.settled.store(false, Ordering::Relaxed),
             _ => {}
         }
         let kind = notice.name();

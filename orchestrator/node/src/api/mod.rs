@@ -2,10 +2,11 @@
 //! a client's process asks of the managers; nothing is decided or remembered here.
 //!
 //! Map: `manifest` (services as people write them), `views` (answers), `errors`, `routes` (one
-//! function per operation), `watch` (changes as they happen), `server` (connections, TLS, limits),
-//! `status` (health and metrics, on loopback, for machines).
+//! function per operation), `logs` (of tasks), `watch` (changes as they happen), `server`
+//! (connections, TLS, limits), `status` (health and metrics, on loopback, for machines).
 
 mod errors;
+pub mod logs;
 pub mod manifest;
 pub mod metrics;
 mod routes;
@@ -18,12 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::Semaphore;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -64,6 +67,8 @@ pub struct Api {
     pub managers: Arc<dyn Submit>,
     /// Makes tokens.
     pub mint: Arc<dyn Mint>,
+    /// Asks agents for logs.
+    pub logs: logs::Logs,
     /// Longest a request may take; also how long the managers are waited for.
     pub timeout: Duration,
     /// Largest body, in bytes.
@@ -89,6 +94,8 @@ impl Api {
         let gate = Gate {
             free: Arc::new(Semaphore::new(requests_max)),
             timeout: self.timeout * 2,
+            body_timeout: self.timeout / 4,
+            body_bytes_max,
         };
         let (router, document) = OpenApiRouter::with_openapi(Document::openapi())
             .nest("/v1", routes::all())
@@ -126,6 +133,9 @@ pub struct Caller(pub NodeId);
 struct Gate {
     free: Arc<Semaphore>,
     timeout: Duration,
+    /// Longest that a body may take to arrive.
+    body_timeout: Duration,
+    body_bytes_max: usize,
 }
 
 impl Gate {
@@ -138,6 +148,11 @@ impl Gate {
         if let Err(refusal) = may(caller.map(|Extension(caller)| caller), request.method()) {
             return refusal.into_response();
         }
+        // First: whoever is slow to say what he wants is in nobody's way.
+        let request = match gate.whole(request).await {
+            Ok(request) => request,
+            Err(refusal) => return refusal.into_response(),
+        };
         let Ok(_permit) = gate.free.try_acquire() else {
             return ApiError::unavailable("too many requests at once").into_response();
         };
@@ -146,6 +161,33 @@ impl Gate {
             Err(_) => ApiError::timeout().into_response(),
         }
     }
+}
+
+impl Gate {
+    /// The request once all of it has arrived.
+    async fn whole(&self, request: Request) -> Result<Request, ApiError> {
+        let too_large = || ApiError::too_large(self.body_bytes_max);
+        if promised(&request).is_some_and(|bytes| bytes > self.body_bytes_max as u64) {
+            return Err(too_large());
+        }
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, self.body_bytes_max).collect();
+        let Ok(body) = tokio::time::timeout(self.body_timeout, body).await else {
+            let why = "the body does not arrive";
+            return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", why));
+        };
+        match body {
+            Ok(body) => Ok(Request::from_parts(head, Body::from(body.to_bytes()))),
+            Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+            Err(error) => Err(ApiError::malformed(format!("the body breaks off: {error}"))),
+        }
+    }
+}
+
+/// How long the body is going to be, if the caller says so. Only a promise: what comes is counted.
+fn promised(request: &Request) -> Option<u64> {
+    let length = request.headers().get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 /// An agent runs what others wrote; whoever takes one over must not own the cluster.

@@ -11,7 +11,7 @@ use wavetank_port::WallTime;
 
 use super::manifest::{Lapse, ServiceManifest};
 use super::views::{Done, KeyValue, Mode, Nodes, Service, Services};
-use super::{Api, ApiError, watch};
+use super::{Api, ApiError, logs, watch};
 
 /// A body of JSON, or a refusal in our own words.
 #[derive(FromRequest)]
@@ -21,7 +21,7 @@ struct Body<T>(T);
 /// What the path names, or a refusal in our own words.
 #[derive(FromRequestParts)]
 #[from_request(via(axum::extract::Path), rejection(ApiError))]
-struct Named<T>(T);
+pub(super) struct Named<T>(pub T);
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -41,6 +41,7 @@ pub(super) fn all() -> OpenApiRouter<Api> {
         .routes(routes!(remove_manager))
         .routes(routes!(get_key, put_key))
         .routes(routes!(create_token))
+        .routes(routes!(logs::read_logs))
         .routes(routes!(watch::watch))
 }
 

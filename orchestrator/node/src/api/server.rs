@@ -18,6 +18,8 @@ use tower::ServiceExt as _;
 
 use super::Caller;
 use crate::identity::node_of;
+use crate::os::Os;
+use crate::transport::meter::Metered;
 
 /// Bounds on callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,9 @@ pub struct ApiLimits {
     pub connections_max: usize,
     /// From the first byte to the end of the TLS handshake, and for the head of each request.
     pub handshake_timeout: Duration,
+    /// A caller that takes no bytes for this long (or twice that) is given up: nobody may be there
+    /// any more. Longer than any answer takes to begin, and than one that goes on is silent.
+    pub stall_timeout: Duration,
     /// How long requests under way may take once the manager is asked to end.
     pub drain_timeout: Duration,
 }
@@ -118,6 +123,9 @@ struct Connection {
 
 impl Connection {
     async fn run(mut self, stream: TcpStream) {
+        // What is counted is what passes between nodes.
+        let stream = Metered::new(stream, Arc::default());
+        let written = stream.written.clone();
         let handshake = self.tls.accept(stream);
         let shaken = tokio::time::timeout(self.limits.handshake_timeout, handshake).await;
         let stream = match shaken {
@@ -139,9 +147,13 @@ impl Connection {
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let closed = async { drop(self.closed.wait_for(|closed| *closed).await) };
+        let os = Os::new();
         let ended = tokio::select! {
             biased;
             ended = connection.as_mut() => ended,
+            () = written.stands_still(&os, self.limits.stall_timeout) => {
+                return tracing::debug!("gave up a caller of the API who takes nothing");
+            }
             () = closed => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -154,7 +166,7 @@ impl Connection {
 }
 
 /// Whom the caller's certificate names; nobody without one.
-fn caller_of(stream: &TlsStream<TcpStream>) -> Option<Caller> {
+fn caller_of(stream: &TlsStream<Metered<TcpStream>>) -> Option<Caller> {
     let (_, session) = stream.get_ref();
     let certificate = session.peer_certificates()?.first()?;
     node_of(certificate).ok().map(Caller)

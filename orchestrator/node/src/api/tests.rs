@@ -7,11 +7,17 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use wavetank_core::manager::command::Command;
 use wavetank_core::manager::store::Store;
-use wavetank_model::{Incarnation, RequestId, Resources, Revision};
-use wavetank_port::WallTime;
+use wavetank_model::{
+    DesiredState, Generation, Incarnation, RequestId, Resources, Revision, RolloutState,
+    ServiceView, TaskId, TaskStatus, TaskView,
+};
+use wavetank_port::{ErrorClass, OutputStream, RuntimeError, WallTime};
 
+use super::logs::{Answered, AskAgents, Logs};
 use super::*;
+use crate::logs::{LogQuestion, Part, Written};
 use crate::os::Os;
+use crate::transport::StreamError;
 
 /// Managers that agree with themselves.
 struct OneStore(Mutex<(Store, u64)>);
@@ -81,10 +87,96 @@ impl Mint for FixedMint {
     }
 }
 
+/// What agents have to say: agent-1 has a log, agent-2 is not there, agent-3 says nothing, and the
+/// runtimes of all others refuse.
+struct Agents;
+
+struct Script(Vec<Result<Part, StreamError>>);
+
+#[async_trait]
+impl Answered for Script {
+    async fn next(&mut self) -> Result<Option<Part>, StreamError> {
+        match self.0.is_empty() {
+            true => Ok(None),
+            false => self.0.remove(0).map(Some),
+        }
+    }
+}
+
+struct Never;
+
+#[async_trait]
+impl Answered for Never {
+    async fn next(&mut self) -> Result<Option<Part>, StreamError> {
+        std::future::pending().await
+    }
+}
+
+impl AskAgents for Agents {
+    fn ask(&self, agent: NodeId, question: &LogQuestion) -> Result<Box<dyn Answered>, StreamError> {
+        let written = |stream, bytes: &[u8]| {
+            Ok(Part::Written(Written {
+                stream,
+                at: None,
+                bytes: bytes.to_vec().into(),
+            }))
+        };
+        let failed = |class| Ok(Part::Failed(RuntimeError::new(class, "so it is")));
+        Ok(Box::new(Script(match agent.number {
+            1 => vec![
+                Ok(Part::Open),
+                written(OutputStream::Stdout, format!("{question:?}\n").as_bytes()),
+                written(OutputStream::Stderr, &[0xff, 0]),
+                Err(StreamError::Broken),
+                written(OutputStream::Stdout, b"never read"),
+            ],
+            2 => return Err(StreamError::NotConnected),
+            3 => return Ok(Box::new(Never)),
+            4 => vec![failed(ErrorClass::NotFound)],
+            5 => vec![failed(ErrorClass::DeadlineExceeded)],
+            _ => vec![failed(ErrorClass::Unavailable)],
+        })))
+    }
+}
+
+/// Managers who know one service: each of its tasks is on the agent of the same number, but task 7
+/// on none, and task 8 has not begun.
+struct Tasks;
+
+#[async_trait]
+impl Submit for Tasks {
+    async fn submit(&self, _: Operation) -> Result<Result<Outcome, OperationError>, Gone> {
+        let service = r#"{"name": "web", "image": "web:1"}"#;
+        let manifest: manifest::ServiceManifest = serde_json::from_str(service).unwrap();
+        let task = |number: u32| TaskView {
+            task: TaskId(u64::from(number)),
+            slot: number,
+            generation: Generation(1),
+            node: (number != 7).then_some(NodeId::agent(number)),
+            desired: DesiredState::Running,
+            status: TaskStatus {
+                attempt: if number == 8 { 0 } else { 2 },
+                ..TaskStatus::pending()
+            },
+        };
+        let view = ServiceView {
+            spec: manifest.try_into().unwrap(),
+            generation: Generation(1),
+            rollout: RolloutState::Completed,
+            stopped: false,
+            deleting: false,
+            tasks: (1..=8).map(task).collect(),
+        };
+        let services = vec![view];
+        Ok(Ok(Outcome::Services { services }))
+    }
+}
+
 fn api(managers: impl Submit) -> Api {
     Api {
         managers: Arc::new(managers),
         mint: Arc::new(FixedMint),
+        logs: Logs::new(Arc::new(Agents), 1),
         timeout: Duration::from_millis(50),
         body_bytes_max: 1024,
         requests_max: 2,
@@ -278,6 +370,46 @@ async fn a_watch_tells_how_things_are_and_what_changes() {
         (&next["changed"], &next["name"]),
         (&json!("service"), &json!("web"))
     );
+}
+
+#[tokio::test]
+async fn a_log_is_asked_of_the_agent_that_runs_the_task() {
+    let router = api(Tasks).router();
+    let mut text = String::new();
+    for line in [
+        "GET /v1/tasks/task-1/logs",
+        "GET /v1/tasks/task-1.1/logs?tail=5&follow=true",
+        "GET /v1/tasks/task-1.3/logs",
+        "GET /v1/tasks/task-2/logs",
+        "GET /v1/tasks/task-3/logs",
+        "GET /v1/tasks/task-4/logs",
+        "GET /v1/tasks/task-5/logs",
+        "GET /v1/tasks/task-6/logs",
+        "GET /v1/tasks/task-7/logs",
+        "GET /v1/tasks/task-8/logs",
+        "GET /v1/tasks/task-9/logs",
+        "GET /v1/tasks/web/logs",
+        "GET /v1/tasks/task-1/logs?tail=all",
+        "GET /v1/tasks/task-1/logs?lines=7",
+        "POST /v1/tasks/task-1/logs",
+    ] {
+        let response = send(&router, Some(NodeId::client(1)), line, "").await;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8_lossy(&body);
+        text.push_str(&format!("> {line}\n< {status} {}\n", body.trim_end()));
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn too_many_logs_at_once_are_turned_away() {
+    let router = api(Tasks).router();
+    let line = "GET /v1/tasks/task-1/logs";
+    let reading = send(&router, Some(NodeId::client(1)), line, "").await;
+    assert_eq!(ask(&router, line, "").await.0, 503);
+    drop(reading);
+    assert_eq!(ask(&router, line, "").await.0, 200);
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ pub struct KeyValue {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {
     /// For programs: `not-found`, `invalid`, `fenced`, `malformed`, `too-large`, `forbidden`,
-    /// `method`, `unavailable` or `timeout`.
+    /// `method`, `unavailable`, `timeout`, `not-started`, `agent-unreachable` or `runtime`.
     pub error: String,
     /// For people.
     pub message: String,
@@ -149,6 +149,31 @@ pub enum Change {
     Managers {
         /// Who they are.
         managers: Vec<String>,
+    },
+}
+
+/// One line of `GET /v1/tasks/TASK/logs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum LogLine {
+    /// Bytes that the process wrote, cut anywhere: a line of the log may come in several.
+    Written {
+        /// `stdout` or `stderr`.
+        stream: String,
+        /// When, in nanoseconds since 1970, if the container runtime keeps times.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<u64>,
+        /// What, if it is UTF-8.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+        /// What, if it is not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        base64: Option<String>,
+    },
+    /// The log breaks off; nothing comes after this.
+    Failed {
+        /// Why, for people.
+        error: String,
     },
 }
 

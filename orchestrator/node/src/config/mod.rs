@@ -58,6 +58,17 @@ pub enum RuntimeKind {
     Oci,
 }
 
+impl RuntimeKind {
+    /// As files and flags spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RuntimeKind::Containerd => "containerd",
+            RuntimeKind::Podman => "podman",
+            RuntimeKind::Oci => "oci",
+        }
+    }
+}
+
 /// The file, as it is written. Every setting may be left out.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -67,6 +78,7 @@ pub struct File {
     advertise: Option<String>,
     api: Option<String>,
     status: Option<String>,
+    events: Option<PathBuf>,
     certificate_lifetime: Option<Span>,
     agent: AgentTable,
     timers: timers::TimersTable,
@@ -96,6 +108,9 @@ pub struct Flags {
     /// Where /healthz, /readyz and /metrics are, on loopback [default: 127.0.0.1:7445]
     #[arg(long, value_name = "HOST:PORT")]
     pub status: Option<String>,
+    /// Append what the node decides and asks of its runtime to this file, one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
 }
 
 /// Flags of managers.
@@ -149,6 +164,8 @@ pub struct Common {
     pub dir: PathBuf,
     /// Where it says how it does, to this machine alone.
     pub status: SocketAddr,
+    /// Where its event log is, if it keeps one.
+    pub events: Option<PathBuf>,
     /// The orchestrator's timers.
     pub timers: Timers,
 }
@@ -268,6 +285,7 @@ impl File {
         Ok(Common {
             dir,
             status: values::loopback("status", status)?,
+            events: flags.events.clone().or_else(|| self.events.clone()),
             timers: self.timers.resolve()?,
         })
     }

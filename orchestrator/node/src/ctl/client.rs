@@ -35,7 +35,14 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 const ROUNDS: usize = 3;
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(1);
 
+/// What a manager made of a request.
+enum Answer<T> {
+    Granted(T),
+    Refused(StatusCode, Bytes),
+}
+
 /// Knows the managers and who asks them.
+#[derive(Clone)]
 pub(super) struct Client {
     tls: TlsConnector,
     addresses: Vec<String>,
@@ -71,13 +78,13 @@ impl Client {
             path: path.to_owned(),
             body: body.into(),
         };
-        let (status, body) = self.ask(&request).await?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|error| {
+        let exchange = async |address: &str| self.exchange(address, &request).await;
+        match self.any(exchange).await? {
+            Answer::Granted(body) => serde_json::from_slice(&body).map_err(|error| {
                 CtlError::Unreachable(format!("the manager's answer cannot be read: {error}"))
-            });
+            }),
+            Answer::Refused(status, body) => Err(refusal(status, &body)),
         }
-        Err(refusal(status, &body))
     }
 
     /// Lines of an answer that goes on.
@@ -87,28 +94,21 @@ impl Client {
             path: path.to_owned(),
             body: Bytes::new(),
         };
-        let mut complaints = Vec::new();
-        for address in &self.addresses {
-            match self.send(address, &request).await {
-                Ok(response) if response.status().is_success() => {
-                    return Ok(Lines {
-                        body: response.into_body(),
-                        rest: Vec::new(),
-                    });
-                }
-                Ok(response) => {
-                    let status = response.status();
-                    let body = response.into_body().collect().await;
-                    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-                    return Err(refusal(status, &body));
-                }
-                Err(error) => complaints.push(format!("{address}: {error}")),
-            }
+        let begin = async |address: &str| self.begin(address, &request).await;
+        match self.any(begin).await? {
+            Answer::Granted(body) => Ok(Lines {
+                body,
+                rest: Vec::new(),
+            }),
+            Answer::Refused(status, body) => Err(refusal(status, &body)),
         }
-        Err(CtlError::Unreachable(nobody(&complaints)))
     }
 
-    async fn ask(&self, request: &Asked) -> Result<(StatusCode, Bytes), CtlError> {
+    /// Asks one manager after the other until one can answer, and all of them again for a while.
+    async fn any<T>(
+        &self,
+        ask: impl AsyncFn(&str) -> io::Result<Answer<T>>,
+    ) -> Result<Answer<T>, CtlError> {
         let mut complaints = Vec::new();
         for round in 0..ROUNDS {
             if round > 0 {
@@ -116,8 +116,8 @@ impl Client {
             }
             complaints.clear();
             for address in &self.addresses {
-                match self.exchange(address, request).await {
-                    Ok((StatusCode::SERVICE_UNAVAILABLE, body)) => {
+                match ask(address).await {
+                    Ok(Answer::Refused(StatusCode::SERVICE_UNAVAILABLE, body)) => {
                         let said = refusal(StatusCode::SERVICE_UNAVAILABLE, &body);
                         complaints.push(format!("{address}: {said}"));
                     }
@@ -129,13 +129,28 @@ impl Client {
         Err(CtlError::Unreachable(nobody(&complaints)))
     }
 
-    async fn exchange(&self, address: &str, request: &Asked) -> io::Result<(StatusCode, Bytes)> {
+    /// The beginning of an answer that goes on.
+    async fn begin(&self, address: &str, request: &Asked) -> io::Result<Answer<Incoming>> {
+        let begin = async {
+            let response = self.send(address, request).await?;
+            match response.status().is_success() {
+                true => Ok(Answer::Granted(response.into_body())),
+                false => Ok(Answer::Refused(response.status(), whole(response).await?)),
+            }
+        };
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, begin).await;
+        answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    async fn exchange(&self, address: &str, request: &Asked) -> io::Result<Answer<Bytes>> {
         let exchange = async {
             let response = self.send(address, request).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
-            let body = body.collect().await.map_err(io::Error::other)?;
-            Ok((status, body.to_bytes()))
+            let body = whole(response).await?;
+            Ok(match status.is_success() {
+                true => Answer::Granted(body),
+                false => Answer::Refused(status, body),
+            })
         };
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, exchange).await;
         answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -209,6 +224,12 @@ impl Lines {
             }
         }
     }
+}
+
+async fn whole(response: Response<Incoming>) -> io::Result<Bytes> {
+    let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+    let body = body.collect().await.map_err(io::Error::other)?;
+    Ok(body.to_bytes())
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> CtlError {

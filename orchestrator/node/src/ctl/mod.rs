@@ -1,11 +1,12 @@
 //! An operator's commands: each asks the API of any manager that answers.
 //!
 //! Map: `client` (HTTP over mutual TLS, one manager after the other), `file` (service files),
-//! `show` (tables). Data goes to stdout, complaints to stderr; with `--json` every command prints
-//! one JSON value, or one a line for `watch`.
+//! `logs` (of tasks), `show` (tables). Data goes to stdout, complaints to stderr; with `--json`
+//! every command prints one JSON value, or one a line for `watch` and `logs`.
 
 mod client;
 mod file;
+mod logs;
 mod show;
 
 use std::io::{self, Write};
@@ -156,6 +157,17 @@ enum Command {
         /// Its name
         service: String,
     },
+    /// Print what a service's running tasks, or one task, have written
+    Logs {
+        /// A service's name, a task such as task-17, or an attempt such as task-17.2
+        what: String,
+        /// Only so many last lines of each task's outputs
+        #[arg(long, value_name = "LINES")]
+        tail: Option<u32>,
+        /// Go on until the tasks' processes have ended
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// Print what changes, until interrupted
     Watch,
     /// Make a token that lets one node in
@@ -226,6 +238,10 @@ pub async fn run(arguments: CtlArguments, out: &mut (dyn Write + Send)) -> Resul
         Command::List { what } => session.list(what).await,
         Command::Get { service } => session.get(&service).await,
         Command::Update { service, image } => session.update(&service, image).await,
+        Command::Logs { what, tail, follow } => {
+            let wanted = logs::Wanted { what, tail, follow };
+            session.logs(&wanted).await
+        }
         Command::Watch => session.watch().await,
         Command::Token { role, lifetime } => session.token(role, lifetime).await,
         Command::GetKey { key } => session.get_key(&key).await,
@@ -425,6 +441,7 @@ fn request(command: &Command) -> (Method, String, Option<Value>) {
         | Command::List { .. }
         | Command::Get { .. }
         | Command::Update { .. }
+        | Command::Logs { .. }
         | Command::Watch
         | Command::Token { .. }
         | Command::GetKey { .. } => unreachable!("handled by `run`"),

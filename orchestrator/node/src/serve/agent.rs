@@ -7,7 +7,7 @@ use wavetank_model::NodeRole;
 use wavetank_port::ContainerRuntime;
 
 use super::upkeep::{Renewal, Source, keep_addresses};
-use super::{ServeError, StateFolder};
+use super::{ServeError, StateFolder, observer};
 use crate::api::metrics::Metrics;
 use crate::api::status::Status;
 use crate::config::AgentSettings;
@@ -26,7 +26,7 @@ pub async fn agent(
     let identity = Arc::new(folder.identity_of(NodeRole::Agent)?);
     let (journal, incarnation) = folder.journal()?;
     let metrics = Arc::new(Metrics::new(identity.node()));
-    let status = Status::bind(metrics.clone(), settings.common.status).await?;
+    let status = Status::bind(metrics.clone(), metrics.clone(), settings.common.status).await?;
     let seat = Seat {
         platform: Os::new(),
         timers: settings.common.timers.clone(),
@@ -39,7 +39,12 @@ pub async fn agent(
             limits: Limits::usual(),
             jitter: Os::new().rng(),
         },
-        observer: metrics.clone(),
+        observer: observer(
+            metrics.clone(),
+            &settings.common,
+            identity.node(),
+            incarnation,
+        )?,
     };
     let parts = AgentParts {
         resources: settings.resources,

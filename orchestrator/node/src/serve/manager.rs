@@ -15,19 +15,21 @@ use wavetank_port::WallTime;
 
 use super::founding::reachable;
 use super::upkeep::{Renewal, Source, keep_addresses, server_tls};
-use super::{ServeError, StateFolder};
+use super::{ServeError, StateFolder, observer};
 use crate::admission::{Admission, Redeem};
+use crate::api::logs::{Answered, AskAgents, Logs};
 use crate::api::metrics::Metrics;
-use crate::api::status::Status;
+use crate::api::status::{Readiness, Status};
 use crate::api::{Api, ApiLimits, ApiServer, Mint};
 use crate::config::ManagerSettings;
 use crate::driver::Submitter;
 use crate::identity::{Ca, Digest, Identity, PrivateKey, Token, digest_of};
+use crate::logs::{self, LogQuestion, Part};
 use crate::node::{Seat, run_client, run_manager};
 use crate::observer::Log;
 use crate::os::Os;
 use crate::platform::Platform as _;
-use crate::transport::{AddressBook, Limits, TransportConfig};
+use crate::transport::{AddressBook, Limits, StreamError, StreamReader, TransportConfig};
 
 /// Questions that wait for the client to take them.
 const QUESTIONS_MAX: usize = 256;
@@ -36,10 +38,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Larger than any service that a person writes.
 const BODY_BYTES_MAX: usize = 256 << 10;
 const REQUESTS_MAX: usize = 128;
+/// Logs that are read at once; each may keep 128 KiB waiting.
+const LOGS_MAX: usize = 64;
 const WATCH_EVERY: Duration = Duration::from_millis(500);
 const API_LIMITS: ApiLimits = ApiLimits {
     connections_max: 1024,
     handshake_timeout: Duration::from_secs(5),
+    // Long enough for a person who reads a log page by page.
+    stall_timeout: Duration::from_secs(600),
     drain_timeout: Duration::from_secs(5),
 };
 
@@ -53,12 +59,17 @@ pub async fn manager(
     let boot = home.boot(&journal)?;
     let (submitter, submissions) = Submitter::channel(QUESTIONS_MAX);
     let (tls, shown) = watch::channel(server_tls(&home.identity).map_err(ServeError::Mint)?);
-    let api = home.api(&submitter, shown).await?;
     let metrics = Arc::new(Metrics::new(home.identity.node()));
-    let status = Status::bind(metrics.clone(), home.settings.common.status).await?;
+    let agents = Arc::new(Agents(metrics.clone()));
+    let api = home.api(&submitter, agents, shown).await?;
+    let in_touch = Arc::new(InTouch {
+        metrics: metrics.clone(),
+        managers: submitter.clone(),
+    });
+    let status = Status::bind(metrics.clone(), in_touch, home.settings.common.status).await?;
     let (stopping, stopped) = watch::channel(false);
     let node = run_manager(
-        home.seat(incarnation, metrics.clone()),
+        home.seat(incarnation, metrics.clone())?,
         journal,
         boot,
         until(stopped.clone()),
@@ -143,8 +154,13 @@ impl Home {
         })
     }
 
-    fn seat(&self, incarnation: Incarnation, observer: Arc<Metrics>) -> Seat<Os> {
-        Seat {
+    fn seat(
+        &self,
+        incarnation: Incarnation,
+        metrics: Arc<Metrics>,
+    ) -> Result<Seat<Os>, ServeError> {
+        let common = &self.settings.common;
+        Ok(Seat {
             platform: Os::new(),
             timers: self.settings.common.timers.clone(),
             network: TransportConfig {
@@ -156,8 +172,8 @@ impl Home {
                 limits: Limits::usual(),
                 jitter: Os::new().rng(),
             },
-            observer,
-        }
+            observer: observer(metrics, common, self.identity.node(), incarnation)?,
+        })
     }
 
     /// The client beside the manager has its number, and connects to it like any other.
@@ -190,11 +206,13 @@ impl Home {
     async fn api(
         &self,
         submitter: &Submitter,
+        agents: Arc<Agents>,
         tls: watch::Receiver<Arc<ServerConfig>>,
     ) -> Result<ApiServer, ServeError> {
         let api = Api {
             managers: Arc::new(submitter.clone()),
             mint: Arc::new(OsMint(digest_of(self.authority.certificate()))),
+            logs: Logs::new(agents, LOGS_MAX),
             timeout: ANSWER_TIMEOUT,
             body_bytes_max: BODY_BYTES_MAX,
             requests_max: REQUESTS_MAX,
@@ -236,6 +254,52 @@ impl Home {
             renewal.run(),
             keep_addresses(self.folder.clone(), transport)
         );
+    }
+}
+
+/// A manager can do its work while a leader answers it, who needs most of the managers for that.
+struct InTouch {
+    metrics: Arc<Metrics>,
+    managers: Submitter,
+}
+
+#[async_trait]
+impl Readiness for InTouch {
+    async fn ready(&self) -> Result<(), String> {
+        if self.metrics.is_without_leader() {
+            return Err("no manager leads".to_owned());
+        }
+        // Any question that is answered by agreement will do.
+        let key = "readiness".to_owned();
+        match self.managers.submit(Operation::Get { key }).await {
+            Ok(_) => Ok(()),
+            Err(gone) => Err(gone.to_string()),
+        }
+    }
+}
+
+/// Agents, over the connections that they keep to this manager.
+struct Agents(Arc<Metrics>);
+
+impl AskAgents for Agents {
+    fn ask(&self, agent: NodeId, question: &LogQuestion) -> Result<Box<dyn Answered>, StreamError> {
+        let transport = self.0.connections().ok_or(StreamError::NotConnected)?;
+        let reader = transport.ask(agent, logs::encode(question))?;
+        Ok(Box::new(Parts(reader)))
+    }
+}
+
+struct Parts(StreamReader);
+
+#[async_trait]
+impl Answered for Parts {
+    async fn next(&mut self) -> Result<Option<Part>, StreamError> {
+        let Some(piece) = self.0.next().await? else {
+            return Ok(None);
+        };
+        let part = logs::decode(&piece);
+        part.map(Some)
+            .map_err(|why| StreamError::Refused(format!("its answer cannot be read: {why}")))
     }
 }
 

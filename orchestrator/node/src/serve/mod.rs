@@ -1,11 +1,12 @@
 //! A real node from its folder: what is kept there, how a node comes into being (`init`, `join`)
-//! and how it runs (`manager`, `agent`).
+//! and how it runs (`manager`, `agent`, `client`).
 //!
 //! Map: `folder` (files besides identity and journal), `founding` (`init` and `join`), `manager`,
-//! `agent`, `upkeep` (certificates and addresses, kept fresh while a node runs), `runtimes`
-//! (container runtimes by name).
+//! `agent`, `client`, `upkeep` (certificates and addresses, kept fresh while a node runs),
+//! `runtimes` (container runtimes by name).
 
 mod agent;
+mod client;
 mod folder;
 mod founding;
 mod manager;
@@ -14,19 +15,25 @@ mod upkeep;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use wavetank_model::{NodeId, NodeRole};
+use wavetank_model::{Incarnation, NodeId, NodeRole};
 
 pub use agent::agent;
+pub use client::client;
 pub use folder::StateFolder;
 pub use founding::{Founded, JoinRequest, init, join};
 pub use manager::manager;
-pub use runtimes::{RuntimeError, open as open_runtime};
+pub use runtimes::{RuntimeError, oci_config, open as open_runtime};
 
 use crate::admission::AdmissionError;
+use crate::api::metrics::Metrics;
+use crate::config::Common;
+use crate::events::EventLog;
 use crate::identity::{FileError, IdentityError};
 use crate::journal::JournalError;
 use crate::node::NodeError;
+use crate::observer::{Observer, Several};
 
 /// Why a node cannot come into being, or does not run.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +101,23 @@ pub enum ServeError {
     /// It stopped, and should not have.
     #[error("the node cannot go on")]
     Node(#[source] NodeError),
+}
+
+/// Who is told what the node does: its metrics and, if it is to keep one, its event log.
+fn observer(
+    metrics: Arc<Metrics>,
+    common: &Common,
+    node: NodeId,
+    incarnation: Incarnation,
+) -> Result<Arc<dyn Observer>, ServeError> {
+    let Some(path) = &common.events else {
+        return Ok(metrics);
+    };
+    let log = EventLog::open(path, node, incarnation).map_err(|source| ServeError::Folder {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(Arc::new(Several(vec![Arc::new(log), metrics])))
 }
 
 /// An error with everything below it, in one line.

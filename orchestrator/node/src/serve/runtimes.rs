@@ -1,6 +1,6 @@
 //! The container runtimes that a node can use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,17 +70,22 @@ fn podman(
     })))
 }
 
+/// How an OCI runtime's binary runs the containers of the agent that lives in `dir`.
+pub fn oci_config(dir: &Path, runtime: PathBuf) -> wavetank_oci::Config {
+    let dir = dir.join("oci");
+    wavetank_oci::Config {
+        root: dir.join("root"),
+        runtime_root: dir.join("run"),
+        runtime,
+        monitor: MonitorProgram::CurrentExecutable,
+        registries: wavetank_oci::Registries::default(),
+    }
+}
+
 async fn oci(settings: &AgentSettings) -> Result<Arc<dyn ContainerRuntime>, RuntimeError> {
     let runtime = settings.socket.clone();
     let runtime = runtime.unwrap_or_else(|| PathBuf::from("runc"));
-    let dir = settings.common.dir.join("oci");
-    let config = wavetank_oci::Config {
-        root: dir.join("root"),
-        runtime_root: dir.join("run"),
-        runtime: runtime.clone(),
-        monitor: MonitorProgram::CurrentExecutable,
-        registries: wavetank_oci::Registries::default(),
-    };
+    let config = oci_config(&settings.common.dir, runtime.clone());
     match OciRuntime::open(config, CONNECT_TIMEOUT).await {
         Ok(opened) => Ok(Arc::new(opened)),
         Err(source) => Err(RuntimeError::Connect {

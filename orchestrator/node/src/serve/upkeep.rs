@@ -16,8 +16,10 @@ use crate::os::Os;
 use crate::platform::Platform as _;
 use crate::transport::{Limits, Transport};
 
-/// How often it is looked whether the certificate has to be renewed; also after a failure.
+/// How often at least it is looked whether the certificate has to be renewed; also after a failure.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How often at most.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where a node's next certificate comes from.
 pub(super) enum Source {
@@ -45,7 +47,7 @@ impl Renewal {
     pub async fn run(mut self) {
         let os = Os::new();
         loop {
-            os.sleep(LOOK_EVERY).await;
+            os.sleep(pause(&self.identity, os.wall())).await;
             if os.wall() < self.identity.renew_at() {
                 continue;
             }
@@ -100,6 +102,15 @@ impl Renewal {
             address: "any manager".to_owned(),
             source: std::io::ErrorKind::NotFound.into(),
         }))
+    }
+}
+
+/// Until the next look: several are taken before a certificate ends, however soon that is.
+fn pause(identity: &Identity, now: WallTime) -> Duration {
+    let left = Duration::from_nanos(expiry(identity).0.saturating_sub(now.0));
+    match left.is_zero() {
+        true => LOOK_EVERY,
+        false => (left / 6).clamp(LOOK_PAUSE, LOOK_EVERY),
     }
 }
 

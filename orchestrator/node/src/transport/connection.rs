@@ -11,8 +11,9 @@ use tokio_stream::StreamExt as _;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 use wavetank_model::{Incarnation, NodeRole};
 
-use super::link::{Attachment, Direction, Link};
+use super::link::{Attachment, BATCH_BYTES, Direction, Link};
 use super::meter::{Meter, Metered};
+use super::streams::QUESTION_BYTES_MAX;
 use super::{AddressBook, Arrival, Context, Follower};
 use crate::platform::Platform;
 use crate::wire::{self, Frame, Hello, Received};
@@ -237,6 +238,15 @@ async fn handle<P: Platform>(
             context.shared.learn(|known| known.merge(book));
         }
         Frame::Refused { why } => return Err(End::Broken(invalid(why))),
+        Frame::Ask {
+            stream,
+            pieces,
+            question,
+        } => answer(context, attachment, stream, pieces, question)?,
+        Frame::Piece { stream, body } => attachment.streams.take_piece(stream, body),
+        Frame::Grant { stream, pieces } => attachment.streams.take_grant(stream, pieces),
+        Frame::Cancel { stream } => attachment.streams.take_cancel(stream),
+        Frame::End { stream, error } => attachment.streams.take_end(stream, error),
         Frame::Addresses(_)
         | Frame::Hello(_)
         | Frame::Join(_)
@@ -244,6 +254,33 @@ async fn handle<P: Platform>(
         | Frame::Renew { .. }
         | Frame::Renewed { .. } => {}
     }
+    Ok(())
+}
+
+/// Has a manager's question answered, beside everything else.
+fn answer<P: Platform>(
+    context: &Context<P>,
+    attachment: &Attachment,
+    stream: u64,
+    pieces: u32,
+    question: Bytes,
+) -> Result<(), End> {
+    let streams = &attachment.streams;
+    let broken = |violation| End::Broken(invalid(violation));
+    let answers = context.shared.answers.get();
+    let may_ask = attachment.link.peer.role == NodeRole::Manager;
+    let Some(answers) = answers.filter(|_| may_ask && question.len() <= QUESTION_BYTES_MAX) else {
+        return streams
+            .refuse(stream, "this node answers no such request")
+            .map_err(broken);
+    };
+    context.shared.counters.streams_answered.add(1);
+    let writer = streams.begin(stream, pieces).map_err(broken)?;
+    let answers = answers.clone();
+    let task = context
+        .platform
+        .spawn(async move { answers.answer(question, writer).await });
+    streams.keep(stream, task);
     Ok(())
 }
 
@@ -375,5 +412,7 @@ impl Pending {
         }
         let taken = attachment.take(buffer);
         shared.counters.messages_written.add(taken);
+        // Last: a message waits for no stream.
+        attachment.streams.append(buffer, BATCH_BYTES);
     }
 }

@@ -16,7 +16,7 @@ use wavetank_model::NodeId;
 use super::connection::{self, Framed};
 use super::link::{Direction, Link};
 use super::meter::Metered;
-use super::{Context, Limits};
+use super::{Context, Counters, Limits};
 use crate::identity;
 use crate::platform::Platform;
 use crate::wire::{Frame, Hello};
@@ -95,6 +95,7 @@ async fn dial<P: Platform>(
         address,
         &hello,
         &shared.limits,
+        &shared.counters,
     );
     let answer = platform.within(shared.limits.handshake_timeout, answer);
     match answer
@@ -118,11 +119,11 @@ pub(crate) async fn ask<P: Platform>(
     address: &str,
     first: &Frame,
     limits: &Limits,
+    counters: &Arc<Counters>,
 ) -> io::Result<(Frame, Framed<P>)> {
     let stream = platform.connect(address).await?;
-    let stream = TlsConnector::from(tls)
-        .connect(name, Metered::new(stream))
-        .await?;
+    let metered = Metered::new(stream, counters.clone());
+    let stream = TlsConnector::from(tls).connect(name, metered).await?;
     let mut framed = Framed::new(stream.into(), limits.first_frame_bytes_max);
     framed.send(first).await?;
     let answer = framed.receive().await?;

@@ -124,6 +124,10 @@ counters! {
     messages_overflowed,
     /// Messages dropped because their peer had started anew.
     messages_outlived,
+    /// Bytes that came from connections, as the network carries them: TLS included.
+    bytes_read,
+    /// Bytes that went into connections, likewise.
+    bytes_written,
     /// Connections that others made.
     connections_accepted,
     /// Connections that were dropped because there were too many.
@@ -139,6 +143,10 @@ counters! {
     connections_established,
     /// Connections given up because nothing was heard or nothing was taken.
     connections_abandoned,
+    /// Streams that peers were asked for.
+    streams_asked,
+    /// Streams that peers asked for.
+    streams_answered,
     /// Joins and renewals that were granted.
     admissions_granted,
     /// Joins and renewals that were refused.

@@ -14,10 +14,11 @@ use tokio::sync::Notify;
 use wavetank_model::{Incarnation, NodeId};
 
 use super::limits::Limits;
+use super::streams::Streams;
 use crate::wire::{self, Frame, Received};
 
 /// How much is written in one go.
-const BATCH_BYTES: usize = 64 << 10;
+pub(super) const BATCH_BYTES: usize = 64 << 10;
 
 /// What a message costs besides its bytes.
 const OVERHEAD_BYTES: usize = 64;
@@ -63,7 +64,14 @@ struct State {
     last: u64,
     /// The last message that was written to the newest connection.
     written: u64,
-    connections: BTreeMap<ConnectionId, (Direction, Signals)>,
+    connections: BTreeMap<ConnectionId, Connection>,
+}
+
+/// A connection, as its peer's link knows it.
+struct Connection {
+    direction: Direction,
+    signals: Signals,
+    streams: Arc<Streams>,
 }
 
 struct Queued {
@@ -92,15 +100,15 @@ impl State {
     /// Tells connections of some directions to end.
     fn close(&self, which: impl Fn(Direction) -> bool) {
         let connections = self.connections.values();
-        for (_, signals) in connections.filter(|(direction, _)| which(*direction)) {
-            signals.close.notify_one();
+        for connection in connections.filter(|it| which(it.direction)) {
+            connection.signals.close.notify_one();
         }
     }
 
     /// Wakes whoever can get the queue sent.
     fn wake(&self, wanted: &Notify) {
         match self.connections.last_key_value() {
-            Some((_, (_, signals))) => signals.wake.notify_one(),
+            Some((_, connection)) => connection.signals.wake.notify_one(),
             None => wanted.notify_one(),
         }
     }
@@ -156,13 +164,27 @@ impl Link {
         let mut state = self.state();
         state.close(|of| of == direction);
         let signals = Signals::default();
-        state.connections.insert(id, (direction, signals.clone()));
+        let streams = Arc::new(Streams::new(signals.wake.clone()));
+        let connection = Connection {
+            direction,
+            signals: signals.clone(),
+            streams: streams.clone(),
+        };
+        state.connections.insert(id, connection);
         state.written = 0;
         Attachment {
             link: self.clone(),
             id,
             signals,
+            streams,
         }
+    }
+
+    /// The streams of the connection that carries the messages.
+    pub(super) fn streams(&self) -> Option<Arc<Streams>> {
+        let state = self.state();
+        let newest = state.connections.last_key_value();
+        newest.map(|(_, connection)| connection.streams.clone())
     }
 
     /// Appends the next messages that connection `id` has to carry; answers how many.
@@ -238,6 +260,7 @@ pub(super) struct Attachment {
     pub(super) link: Arc<Link>,
     id: ConnectionId,
     pub(super) signals: Signals,
+    pub(super) streams: Arc<Streams>,
 }
 
 impl Attachment {
@@ -248,8 +271,9 @@ impl Attachment {
 }
 
 impl Drop for Attachment {
-    /// Whatever connection is left takes over.
+    /// Whatever connection is left takes over; streams end.
     fn drop(&mut self) {
+        self.streams.close();
         let mut state = self.link.state();
         if state.newest() == Some(self.id) {
             state.written = 0;

@@ -188,7 +188,8 @@ async fn greet<P: Platform>(
     stream: P::Stream,
 ) -> io::Result<(Wish, Framed<P>)> {
     let acceptor = TlsAcceptor::from(context.shared.tls().server);
-    let stream = acceptor.accept(Metered::new(stream)).await?;
+    let metered = Metered::new(stream, context.shared.counters.clone());
+    let stream = acceptor.accept(metered).await?;
     let certificates = stream.get_ref().1.peer_certificates();
     let node = certificates
         .and_then(<[_]>::first)

@@ -1,5 +1,5 @@
 //! A stream that counts its bytes, so that a connection without progress can be told from a slow
-//! one.
+//! one, and so that it is known what a node's connections cost.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::Counters;
 use crate::platform::Platform;
 
 /// Bytes that went through, in one direction.
 #[derive(Debug, Default)]
-pub(super) struct Meter(AtomicU64);
+pub(crate) struct Meter(AtomicU64);
 
 impl Meter {
     fn add(&self, more: usize) {
@@ -22,7 +23,7 @@ impl Meter {
     }
 
     /// Comes back once `timeout` has passed without a byte: after that, or at most twice that.
-    pub(super) async fn stands_still<P: Platform>(&self, platform: &P, timeout: Duration) {
+    pub(crate) async fn stands_still<P: Platform>(&self, platform: &P, timeout: Duration) {
         let mut before = self.0.load(Ordering::Relaxed);
         loop {
             platform.sleep(timeout).await;
@@ -36,18 +37,20 @@ impl Meter {
 }
 
 /// The stream. Both meters outlive it.
-pub(super) struct Metered<S> {
+pub(crate) struct Metered<S> {
     stream: S,
-    pub(super) read: Arc<Meter>,
-    pub(super) written: Arc<Meter>,
+    pub(crate) read: Arc<Meter>,
+    pub(crate) written: Arc<Meter>,
+    counters: Arc<Counters>,
 }
 
 impl<S> Metered<S> {
-    pub(super) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S, counters: Arc<Counters>) -> Self {
         Metered {
             stream,
             read: Arc::default(),
             written: Arc::default(),
+            counters,
         }
     }
 }
@@ -60,7 +63,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.read.add(buffer.filled().len() - before);
+        let more = buffer.filled().len() - before;
+        self.read.add(more);
+        self.counters.bytes_read.add(more);
         polled
     }
 }
@@ -69,6 +74,7 @@ impl<S: AsyncWrite + Unpin> Metered<S> {
     fn wrote(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(written)) = &polled {
             self.written.add(*written);
+            self.counters.bytes_written.add(*written);
         }
         polled
     }

@@ -7,9 +7,11 @@
 //! alone is no news here, the core's own timers judge it.
 //!
 //! Only managers are dialled, and only when there is something to say; whatever connection there
-//! is carries both directions.
+//! is carries both directions. Beside messages it carries streams: answers that are too large or
+//! too long to be messages, such as logs.
 //!
-//! Map: `link` (one peer: queue and acknowledgement), `connection` (one connection), `dialer` and
+//! Map: `link` (one peer: queue and acknowledgement), `connection` (one connection), `streams`
+//! (what is asked and answered on it, piece by piece), `dialer` and
 //! `listener` (how it begins; also where nodes are let in, see `admission`), `address_book` and
 //! `board` (how it is followed), `limits` (bounds, counters, complaints), `meter` (whether
 //! anything moves).
@@ -21,7 +23,8 @@ mod dialer;
 mod limits;
 mod link;
 mod listener;
-mod meter;
+pub(crate) mod meter;
+mod streams;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -30,6 +33,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rustls::time_provider::TimeProvider;
 use tokio::sync::{Semaphore, mpsc};
@@ -40,6 +44,10 @@ pub use address_book::AddressBook;
 pub use board::Follower;
 pub(crate) use dialer::ask;
 pub use limits::{Counter, Counters, Limits};
+pub use streams::{
+    Answer, PIECE_BYTES_MAX, QUESTION_BYTES_MAX, STREAMS_MAX, StreamError, StreamReader,
+    StreamWriter, Unwanted,
+};
 
 use crate::admission::Admission;
 use crate::identity::{Identity, IdentityError, Tls, WallClock};
@@ -136,9 +144,10 @@ struct Shared {
     /// Links that want a dialer.
     dialled: mpsc::UnboundedSender<Arc<Link>>,
     admission: OnceLock<Admission>,
+    answers: OnceLock<Arc<dyn Answer>>,
     /// Joins and renewals that may be worked on.
     admissions: Semaphore,
-    counters: Counters,
+    counters: Arc<Counters>,
     complaints: Complaints,
     connections: AtomicU64,
 }
@@ -189,8 +198,9 @@ impl Transport {
             links: Mutex::default(),
             dialled,
             admission: OnceLock::new(),
+            answers: OnceLock::new(),
             admissions: Semaphore::new(config.limits.admissions_max),
-            counters: Counters::default(),
+            counters: Arc::default(),
             complaints: Complaints::default(),
             connections: AtomicU64::new(0),
         });
@@ -247,6 +257,22 @@ impl Transport {
     pub fn admit(&self, admission: Admission) {
         // A second authority would be a second cluster.
         let _ = self.shared.admission.set(admission);
+    }
+
+    /// Answers what managers ask from now on. Only the first call counts.
+    pub fn answer_with(&self, answers: Arc<dyn Answer>) {
+        // A second one would answer half of them.
+        let _ = self.shared.answers.set(answers);
+    }
+
+    /// Asks a peer over the connection that there is; none is made for it.
+    pub fn ask(&self, peer: NodeId, question: Bytes) -> Result<StreamReader, StreamError> {
+        let links = self.shared.links.lock();
+        let links = links.unwrap_or_else(PoisonError::into_inner);
+        let streams = links.get(&peer).and_then(|link| link.streams());
+        let streams = streams.ok_or(StreamError::NotConnected)?;
+        self.shared.counters.streams_asked.add(1);
+        streams.ask(question)
     }
 
     /// Shows the next certificate from now on; connections that stand keep standing.

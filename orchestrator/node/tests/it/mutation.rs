@@ -13,8 +13,10 @@ use wavetank_model::{
     Epoch, Incarnation, NodeId, NodeRole, Operation, Outcome, RequestId, Resources, SessionId,
     TaskId,
 };
+use wavetank_node::logs::{self, LogQuestion, Part, Written};
 use wavetank_node::transport::AddressBook;
 use wavetank_node::wire::{self, Frame, Granted, Hello, Join, Received};
+use wavetank_port::{ErrorClass, OutputStream, RuntimeError, WallTime};
 
 /// One of every shape of message that is easy to make; the rest differs from these in names only.
 pub fn messages() -> Vec<Message> {
@@ -144,7 +146,27 @@ pub fn frames() -> Vec<Frame> {
         Frame::Renew {
             request: bytes.clone(),
         },
-        Frame::Renewed { certificate: bytes },
+        Frame::Renewed {
+            certificate: bytes.clone(),
+        },
+        Frame::Ask {
+            stream: 1,
+            pieces: 8,
+            question: bytes.clone(),
+        },
+        Frame::Piece {
+            stream: 1,
+            body: bytes,
+        },
+        Frame::Grant {
+            stream: 1,
+            pieces: 4,
+        },
+        Frame::Cancel { stream: 1 },
+        Frame::End {
+            stream: 1,
+            error: Some("no".to_owned()),
+        },
     ];
     frames.extend(messages().iter().map(|message| Frame::Message {
         sequence: 1,
@@ -166,7 +188,27 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let messages = messages
         .iter()
         .map(|message| wire::encode_message(message).to_vec());
-    frames.chain(messages).collect()
+    frames.chain(messages).chain(logs()).collect()
+}
+
+/// What is asked and answered about logs.
+fn logs() -> [Vec<u8>; 3] {
+    let question = LogQuestion {
+        instance: "task-17.2".parse().expect("an instance"),
+        follow: true,
+        tail: Some(100),
+    };
+    let written = Part::Written(Written {
+        stream: OutputStream::Stderr,
+        at: Some(WallTime(7)),
+        bytes: Bytes::from_static(b"something"),
+    });
+    let failed = Part::Failed(RuntimeError::new(ErrorClass::NotFound, "nothing"));
+    [
+        logs::encode(&question).to_vec(),
+        logs::encode(&written).to_vec(),
+        logs::encode(&failed).to_vec(),
+    ]
 }
 
 /// CBOR headers that promise a lot: bytes, text, array, map, tag, and endless ones.
@@ -185,12 +227,13 @@ const PROMISES: [&[u8]; 8] = [
 pub fn mutated(seeds: &[Vec<u8>], rng: &mut ChaCha8Rng) -> Vec<u8> {
     let mut bytes = seeds[below(rng, seeds.len())].clone();
     for _ in 0..=below(rng, 8) {
-        mutate(&mut bytes, rng);
+        mutate(&mut bytes, &PROMISES, rng);
     }
     bytes
 }
 
-fn mutate(bytes: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
+/// Changes bytes in one way; among others, something that makes trouble takes the place of some.
+pub fn mutate(bytes: &mut Vec<u8>, trouble: &[&[u8]], rng: &mut ChaCha8Rng) {
     let at = below(rng, bytes.len() + 1);
     let until = (at + below(rng, 9)).min(bytes.len());
     match below(rng, 6) {
@@ -200,13 +243,14 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut ChaCha8Rng) {
         3 => bytes.extend_from_within(at..until),
         4 => bytes.truncate(at),
         _ => {
-            let promise = PROMISES[below(rng, PROMISES.len())];
-            bytes.splice(at..until, promise.iter().copied());
+            let trouble = trouble[below(rng, trouble.len())];
+            bytes.splice(at..until, trouble.iter().copied());
         }
     }
 }
 
-fn below(rng: &mut ChaCha8Rng, bound: usize) -> usize {
+/// A number below `bound`.
+pub fn below(rng: &mut ChaCha8Rng, bound: usize) -> usize {
     let bound = u64::try_from(bound.max(1)).unwrap_or(u64::MAX);
     usize::try_from(rng.next_u64() % bound).unwrap_or(0)
 }
@@ -217,4 +261,6 @@ pub fn decode(bytes: &[u8]) {
         let _ = wire::decode_message(&body);
     }
     let _ = wire::decode_message(bytes);
+    let _ = logs::decode::<LogQuestion>(bytes);
+    let _ = logs::decode::<Part>(bytes);
 }

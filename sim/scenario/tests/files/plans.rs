@@ -263,7 +263,7 @@ fn warnings_do_not_stop_a_file() {
     let text = with(
         "  - { at: 3m, deploy: late, image: web, constraints: { zone: c } }\n\
          faults:\n\
-         \x20 - { name: late, action: wipe, target: { role: agent }, at: 5m }\n\
+         \x20 - { name: late, action: disk-error, target: { role: agent }, at: 5m }\n\
          \x20 - { name: idle, action: registry-slow, args: { bytes_per_second: 1MiB }, \
          target: { image: job }, at: 1s }\n\
          expect:\n\

@@ -1,0 +1,248 @@
+//! An agent's host as seen by the run: the runtime that its node uses, what stands between the two,
+//! and who looks at the runtime from outside.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wavetank_fixtures::call_proxy::Protocol;
+use wavetank_fixtures::{CallProxy, CallRuleId};
+use wavetank_model::NodeId;
+use wavetank_node::config::RuntimeKind;
+use wavetank_port::{ContainerId, RuntimeError, WallTime};
+use wavetank_scenario::plan::Action;
+
+use crate::calls::{ChaosRules, Means, means};
+use crate::log::{Log, Said};
+use crate::room::{DaemonKind, OciRuntime, Room, RoomError};
+use crate::truth::{self, Observer, Source};
+
+/// The OCI runtime below everything.
+const OCI_RUNTIME: &str = "runc";
+/// Longest that a daemon that answers may take to show that it is there.
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Why an agent's host cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Its host or daemon fails.
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    /// Nothing can be put between node and runtime.
+    #[error("cannot stand between {node} and its runtime")]
+    Between {
+        /// Whose.
+        node: NodeId,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Nobody can look at its runtime.
+    #[error("cannot look at the runtime of {node}")]
+    Observe {
+        /// Whose.
+        node: NodeId,
+        /// Why not.
+        source: RuntimeError,
+    },
+    /// Its name is none that a runtime takes.
+    #[error("cannot look at the runtime of {node}")]
+    Name {
+        /// Whose.
+        node: NodeId,
+        /// Why not.
+        source: wavetank_podman::ConfigError,
+    },
+}
+
+/// How a node reaches its runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// What it runs containers with.
+    pub kind: RuntimeKind,
+    /// What stands before the daemon's socket, or the OCI runtime's binary.
+    pub socket: PathBuf,
+    /// What separates its containers from others'.
+    pub namespace: String,
+}
+
+/// What can do wrong to a node's calls.
+#[derive(Debug)]
+enum Between {
+    Proxy(CallProxy),
+    Chaos(ChaosRules),
+}
+
+/// A fault of the runtime that is in force.
+#[derive(Debug)]
+enum Rule {
+    Proxy(CallRuleId),
+    Chaos(String),
+}
+
+/// An agent's side that is not the node.
+pub struct Agent {
+    /// How the node is to reach its runtime.
+    pub attachment: Attachment,
+    /// Who looks at it.
+    pub observer: Observer,
+    between: Between,
+    rules: BTreeMap<u32, Rule>,
+}
+
+impl Agent {
+    /// Gives a host its runtime. `home` is the node's folder there; `program` is the chaos runtime
+    /// when it is called by that name.
+    ///
+    /// # Errors
+    /// If the machine fails us.
+    pub async fn place(
+        node: NodeId,
+        kind: RuntimeKind,
+        room: &Room,
+        home: &Path,
+        program: &Path,
+        log: Log,
+    ) -> Result<Self, AgentError> {
+        let name = node.to_string();
+        let namespace = room.runtime_namespace(&name)?;
+        let folder = room.folder(&name)?;
+        let (socket, between, source): (PathBuf, Between, std::sync::Arc<dyn Source>) = match kind {
+            RuntimeKind::Oci => {
+                let link = folder.join(wavetank_oci::chaos::PROGRAM);
+                let linked = std::os::unix::fs::symlink(program, &link);
+                linked.map_err(|source| AgentError::Between { node, source })?;
+                room.claim_cgroup(
+                    &wavetank_node::serve::oci_config(home, PathBuf::new()).cgroup(),
+                )?;
+                let chaos = ChaosRules::beside(&link, Path::new(OCI_RUNTIME));
+                (link, Between::Chaos(chaos), truth::oci(home))
+            }
+            RuntimeKind::Containerd | RuntimeKind::Podman => {
+                let (own, proxy) = daemon(node, kind, room, &folder).await?;
+                let source = look(node, kind, &own, &namespace, &folder).await?;
+                (proxy.path().to_owned(), Between::Proxy(proxy), source)
+            }
+        };
+        let sink = move |told: truth::Told| {
+            log.say(WallTime(told.at), Some(node), Said::Event(told.payload));
+        };
+        let no_volumes = Box::new(|_: &_| Vec::new());
+        Ok(Agent {
+            attachment: Attachment {
+                kind,
+                socket,
+                namespace,
+            },
+            observer: Observer::start(source, no_volumes, Box::new(sink)),
+            between,
+            rules: BTreeMap::new(),
+        })
+    }
+
+    /// What the runtime calls a container's monitor.
+    pub fn monitor_of(&self, container: &ContainerId) -> String {
+        match self.attachment.kind {
+            RuntimeKind::Podman => format!("{}.{container}", self.attachment.namespace),
+            RuntimeKind::Containerd | RuntimeKind::Oci => container.to_string(),
+        }
+    }
+
+    /// Puts a fault of the runtime into force; false if it cannot be.
+    pub fn strike(&mut self, fault: u32, action: &Action, speed: u32) -> bool {
+        let rule = match (
+            means(action, self.attachment.kind, speed),
+            &mut self.between,
+        ) {
+            (Ok(Means::Proxy(rule)), Between::Proxy(proxy)) => Rule::Proxy(proxy.add_rule(rule)),
+            (Ok(Means::Chaos(rules)), Between::Chaos(chaos)) => match chaos.add(&rules) {
+                Ok(name) => Rule::Chaos(name),
+                Err(error) => {
+                    tracing::warn!(%error, "the rules of the chaos runtime cannot be written");
+                    return false;
+                }
+            },
+            (Ok(_) | Err(_), _) => return false,
+        };
+        self.rules.insert(fault, rule);
+        true
+    }
+
+    /// Takes it back; true if it had met any call.
+    pub fn relieve(&mut self, fault: u32) -> bool {
+        match (self.rules.remove(&fault), &mut self.between) {
+            (Some(Rule::Proxy(rule)), Between::Proxy(proxy)) => {
+                proxy.remove_rule(rule).is_some_and(|hits| hits > 0)
+            }
+            (Some(Rule::Chaos(name)), Between::Chaos(chaos)) => {
+                if let Err(error) = chaos.remove(&name) {
+                    tracing::warn!(%error, "the rules of the chaos runtime cannot be written");
+                }
+                chaos.hits(&name).is_ok_and(|hits| hits > 0)
+            }
+            _ => false,
+        }
+    }
+
+    /// The faults that have met calls.
+    pub fn hits(&self) -> impl Iterator<Item = u32> + '_ {
+        let met = |rule: &Rule| match (rule, &self.between) {
+            (Rule::Proxy(rule), Between::Proxy(proxy)) => proxy.hits(*rule).unwrap_or(0) > 0,
+            (Rule::Chaos(name), Between::Chaos(chaos)) => chaos.hits(name).unwrap_or(0) > 0,
+            _ => false,
+        };
+        let rules = self.rules.iter();
+        rules
+            .filter(move |(_, rule)| met(rule))
+            .map(|(fault, _)| *fault)
+    }
+}
+
+/// Why a runtime fault cannot be done to a runtime; `None` if it can.
+pub fn unable(action: &Action, kind: RuntimeKind) -> Option<String> {
+    match means(action, kind, 1) {
+        Ok(Means::Chaos(_)) if kind != RuntimeKind::Oci => {
+            Some("the chaos runtime stands below the OCI adapter alone".to_owned())
+        }
+        Ok(_) => None,
+        Err(why) => Some(why.reason),
+    }
+}
+
+/// Starts the daemon and what stands before it.
+async fn daemon(
+    node: NodeId,
+    kind: RuntimeKind,
+    room: &Room,
+    folder: &Path,
+) -> Result<(PathBuf, CallProxy), AgentError> {
+    let (daemon, protocol) = match kind {
+        RuntimeKind::Podman => (DaemonKind::Podman, Protocol::Podman),
+        _ => (DaemonKind::Containerd, Protocol::Containerd),
+    };
+    let name = node.to_string();
+    room.start_daemon(&name, daemon, OciRuntime::Runc).await?;
+    let own = room.daemon_socket(&name).await?;
+    let proxy = CallProxy::start(&folder.join("calls.sock"), &own, protocol).await;
+    let proxy = proxy.map_err(|source| AgentError::Between { node, source })?;
+    Ok((own, proxy))
+}
+
+/// Somebody who looks at a daemon without anything in between.
+async fn look(
+    node: NodeId,
+    kind: RuntimeKind,
+    socket: &Path,
+    namespace: &str,
+    folder: &Path,
+) -> Result<std::sync::Arc<dyn Source>, AgentError> {
+    match kind {
+        RuntimeKind::Podman => {
+            truth::podman(socket, namespace).map_err(|source| AgentError::Name { node, source })
+        }
+        _ => {
+            let folder = folder.join("observer");
+            let source = truth::containerd(socket, namespace, &folder, CONNECT_TIMEOUT).await;
+            source.map_err(|source| AgentError::Observe { node, source })
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! Everything that a run has on this machine: the room with its hosts, the nodes on them, their
+//! runtimes and who looks at those, the registry and the clients. The stage says what is to become
+//! of it; here it is done.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+use wavetank_engine::roster::Roster;
+use wavetank_fixtures::Registry;
+use wavetank_fixtures::registry::Authentication;
+use wavetank_model::{NodeId, NodeRole, Operation};
+use wavetank_node::config::RuntimeKind;
+use wavetank_node::{Os, Platform as _};
+use wavetank_port::{ContainerId, WallTime};
+use wavetank_scenario::plan::{Action, Plan, Target};
+use wavetank_trace::{ExitCause, HostState};
+
+use crate::agent::{Agent, AgentError};
+use crate::client::{Client, ClientParts};
+use crate::cluster::{Cluster, ClusterError, Home};
+use crate::deeds;
+use crate::gate::Gate;
+use crate::images::{ImageError, LiveImages, RegistryFault};
+use crate::log::{Log, Said};
+use crate::pace::Pace;
+use crate::room::{HostConfig, Records, Room, RoomConfig, RoomError, Running};
+use crate::teller;
+use crate::translation::Translation;
+
+/// The node's folder on its host's disk.
+const NODE_FOLDER: &str = "node";
+/// Longest that a node may take to end when it is asked to.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest that a cluster may take to find together on a loaded machine.
+const GATHERING: Duration = Duration::from_secs(60);
+/// How much of the end of a node's log is told when it ends by itself, in bytes.
+const LAST_WORDS: usize = 400;
+
+/// Why a run has no verdict.
+#[derive(Debug, thiserror::Error)]
+pub enum SceneError {
+    /// The hosts cannot be had, or not be done to what should be.
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    /// The nodes cannot be prepared.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// The plan's images cannot be made.
+    #[error(transparent)]
+    Images(#[from] ImageError),
+    /// The registry cannot listen, or hosts cannot reach it.
+    #[error("the registry cannot be had")]
+    Registry(#[source] io::Error),
+    /// A client cannot be started.
+    #[error("{node} cannot be started")]
+    Client {
+        /// Which.
+        node: NodeId,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A runtime cannot be had.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The cluster has not found together.
+    #[error(
+        "after {within:?} the cluster has {members} managers and lacks the agents [{}]; \
+         their logs are in the run's folder", without.join(", ")
+    )]
+    Apart {
+        /// How long it had.
+        within: Duration,
+        /// How many managers there are.
+        members: usize,
+        /// Agents without a session.
+        without: Vec<String>,
+    },
+}
+
+/// What a run is to be made of.
+#[derive(Clone, Debug)]
+pub struct SceneConfig {
+    /// A program that is the node when its first argument is `node`, and the chaos runtime when it
+    /// is called by that name.
+    pub program: PathBuf,
+    /// What agents run containers with.
+    pub runtime: RuntimeKind,
+    /// How many of the plan's seconds pass in one.
+    pub speed: u32,
+    /// Where everything of the run is.
+    pub directory: PathBuf,
+    /// Whether that goes when the run is over.
+    pub is_temporary: bool,
+}
+
+struct Node {
+    home: Home,
+    process: Option<Running>,
+}
+
+/// The things of a run.
+pub struct Scene {
+    /// How long things take.
+    pub pace: Pace,
+    kind: RuntimeKind,
+    program: PathBuf,
+    translation: Arc<Translation>,
+    cluster: Cluster,
+    nodes: BTreeMap<NodeId, Node>,
+    agents: BTreeMap<NodeId, Agent>,
+    clients: BTreeMap<NodeId, Client>,
+    images: Arc<LiveImages>,
+    registry: Registry,
+    registry_faults: BTreeMap<u32, RegistryFault>,
+    log: Log,
+    // Dropping a set of tasks aborts them; gates and tellers end before their hosts.
+    _tasks: JoinSet<()>,
+    _gates: Vec<Gate>,
+    plan: Plan,
+    // Last: it takes everything with it.
+    pub(crate) room: Room,
+}
+
+impl Scene {
+    /// Makes all of it but the nodes' processes.
+    ///
+    /// # Errors
+    /// If this machine cannot have it.
+    pub async fn set(plan: &Plan, config: &SceneConfig, log: Log) -> Result<Self, SceneError> {
+        let roster = Roster::of(plan);
+        let room = Room::open(RoomConfig {
+            directory: config.directory.clone(),
+            is_temporary: config.is_temporary,
+            hosts: roster.nodes().map(host_config).collect(),
+        })
+        .await?;
+        let pace = Pace {
+            speed: config.speed.max(1),
+            began: WallTime(u64::MAX),
+        };
+        let loopback = ([127, 0, 0, 1], 0).into();
+        let registry = Registry::start(loopback, Authentication::Bearer).await;
+        let registry = registry.map_err(SceneError::Registry)?;
+        let images = Arc::new(LiveImages::publish(&plan.images, pace.speed, &registry)?);
+        let translation = Arc::new(Translation::new(plan, pace, Arc::clone(&images)));
+        let cluster = Cluster::new(plan, pace, config, &room)?;
+        let mut scene = Scene {
+            pace,
+            kind: config.runtime,
+            program: config.program.clone(),
+            translation,
+            cluster,
+            nodes: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            images,
+            registry,
+            registry_faults: BTreeMap::new(),
+            log,
+            _tasks: JoinSet::new(),
+            _gates: Vec::new(),
+            plan: plan.clone(),
+            room,
+        };
+        scene.fill(roster).await?;
+        Ok(scene)
+    }
+
+    async fn fill(&mut self, roster: Roster) -> Result<(), SceneError> {
+        for id in roster.nodes() {
+            match id.role {
+                NodeRole::Manager => {}
+                NodeRole::Agent => self.add_agent(id).await?,
+                NodeRole::Client => {
+                    self.add_client(id)?;
+                    continue;
+                }
+            }
+            self.add_node(id)?;
+        }
+        Ok(())
+    }
+
+    fn add_node(&mut self, id: NodeId) -> Result<(), SceneError> {
+        let name = id.to_string();
+        let home = Home {
+            folder: self.room.disk(&name)?.join(NODE_FOLDER),
+            events: self.room.folder(&name)?.join("events.jsonl"),
+        };
+        self.cluster.settle(id, &home, id == NodeId::manager(1))?;
+        let attachment = self.agents.get(&id).map(|agent| &agent.attachment);
+        self.cluster.configure(id, &self.plan, &home, attachment)?;
+        let (events, log) = (home.events.clone(), self.log.clone());
+        let translation = Arc::clone(&self.translation);
+        self._tasks
+            .spawn(async move { teller::follow(id, &events, translation, log).await });
+        let process = None;
+        self.nodes.insert(id, Node { home, process });
+        Ok(())
+    }
+
+    async fn add_agent(&mut self, id: NodeId) -> Result<(), SceneError> {
+        let name = id.to_string();
+        let netns = self.room.netns(&name)?;
+        let gate = Gate::open(&netns, self.registry.address()).await;
+        self._gates.push(gate.map_err(SceneError::Registry)?);
+        let home = self.room.disk(&name)?.join(NODE_FOLDER);
+        let log = self.log.clone();
+        let agent = Agent::place(id, self.kind, &self.room, &home, &self.program, log).await?;
+        self.agents.insert(id, agent);
+        Ok(())
+    }
+
+    fn add_client(&mut self, id: NodeId) -> Result<(), SceneError> {
+        let parts = ClientParts {
+            node: id,
+            identity: self.cluster.client(id)?,
+            book: self.cluster.book().clone(),
+            timers: self.cluster.timers().clone(),
+            translation: Arc::clone(&self.translation),
+            log: self.log.clone(),
+        };
+        let namespace = self.room.netns(&id.to_string())?;
+        let client = Client::start(parts, &namespace);
+        let client = client.map_err(|source| SceneError::Client { node: id, source })?;
+        self.clients.insert(id, client);
+        Ok(())
+    }
+
+    /// How long the cluster may take to find together.
+    pub fn patience(&self) -> Duration {
+        GATHERING
+    }
+
+    /// A node asks its runtime to stop a container.
+    pub fn is_stopping(&self, node: NodeId, container: &ContainerId) {
+        if let Some(agent) = self.agents.get(&node) {
+            agent.observer.mark(container, ExitCause::Terminated);
+        }
+    }
+
+    /// The plan's time begins.
+    pub fn begin(&mut self, now: WallTime) {
+        self.pace.began = now;
+    }
+
+    /// Has a client ask for something.
+    pub fn ask(&self, client: NodeId, operation: &Operation) {
+        if let Some(client) = self.clients.get(&client) {
+            client.ask(operation.clone());
+        }
+    }
+
+    /// Starts a node's process; on an emptied disk as who it was, with nothing else.
+    pub async fn start(&mut self, id: NodeId, life: u64, emptied: bool) -> Result<(), SceneError> {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        if emptied {
+            self.cluster.settle(id, &node.home, false)?;
+        }
+        let command = self.cluster.command(id, &node.home);
+        let running = self.room.spawn(&id.to_string(), "node", command)?;
+        let (watched, log) = (running.clone(), self.log.clone());
+        self._tasks.spawn(async move {
+            let status = watched.wait().await;
+            let why = last_words(status, watched.log());
+            log.say(Os::new().wall(), Some(id), Said::Ended { life, why });
+        });
+        node.process = Some(running);
+        Ok(())
+    }
+
+    /// Asks a node's process to end, and waits until it has.
+    pub async fn exit(&mut self, id: NodeId) -> Result<(), SceneError> {
+        self.end(id, Signal::TERM).await
+    }
+
+    /// Kills a node's process; containers go on.
+    pub async fn kill(&mut self, id: NodeId) -> Result<(), SceneError> {
+        self.end(id, Signal::KILL).await
+    }
+
+    async fn end(&mut self, id: NodeId, signal: Signal) -> Result<(), SceneError> {
+        let process = self.nodes.get_mut(&id).and_then(|node| node.process.take());
+        if let Some(process) = process {
+            process.signal(signal);
+            if tokio::time::timeout(EXIT_TIMEOUT, process.wait())
+                .await
+                .is_err()
+            {
+                process.signal(Signal::KILL);
+                process.wait().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts a host's power; a wipe empties its disk as well.
+    pub async fn cut_power(&mut self, id: NodeId, state: HostState) -> Result<(), SceneError> {
+        if let Some(agent) = self.agents.get(&id) {
+            agent.observer.power_lost(state == HostState::Wiped);
+        }
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.process = None;
+        }
+        let name = id.to_string();
+        match state {
+            HostState::Wiped => self.room.wipe(&name).await?,
+            _ => self.room.power_off(&name).await?,
+        }
+        Ok(())
+    }
+
+    /// Gives a host its power back.
+    pub async fn restore_power(&mut self, id: NodeId) -> Result<(), SceneError> {
+        Ok(self.room.power_on(&id.to_string()).await?)
+    }
+
+    /// Freezes a host with everything on it.
+    pub async fn pause(&self, id: NodeId) -> Result<(), SceneError> {
+        Ok(self.room.pause(&id.to_string()).await?)
+    }
+
+    /// Lets a host go on.
+    pub async fn resume(&self, id: NodeId) -> Result<(), SceneError> {
+        Ok(self.room.resume(&id.to_string()).await?)
+    }
+
+    /// Why a fault of this kind cannot be done here; `None` if it can.
+    pub fn unable(&self, action: &Action) -> Option<String> {
+        deeds::unable(action, self.kind, self.room.capabilities())
+    }
+
+    /// Does a fault to what is not a node's process, machine or link; true if it has hit something
+    /// already.
+    pub async fn strike(
+        &mut self,
+        fault: u32,
+        action: &Action,
+        target: &Target,
+        hosts: &[NodeId],
+        containers: &[(NodeId, ContainerId)],
+    ) -> Result<bool, SceneError> {
+        match action {
+            Action::RegistryError { .. }
+            | Action::RegistrySlow { .. }
+            | Action::RegistryStall { .. }
+            | Action::RegistryTruncate { .. }
+            | Action::RegistryWrongDigest { .. }
+            | Action::RegistryMovedTag => self.strike_registry(fault, action, target),
+            Action::DaemonRestart { .. } => {
+                for host in hosts {
+                    self.room.kill_daemon(&host.to_string()).await?;
+                }
+                return Ok(!hosts.is_empty());
+            }
+            Action::MonitorKill => {
+                for (host, container) in containers {
+                    let Some(agent) = self.agents.get(host) else {
+                        continue;
+                    };
+                    agent.observer.mark(container, ExitCause::Fault);
+                    let (name, monitor) = (host.to_string(), agent.monitor_of(container));
+                    let kill = self.room.signal_monitor(&name, &monitor, Signal::KILL);
+                    match kill.await {
+                        // It ended before it could be killed.
+                        Err(RoomError::NoMonitor { .. }) | Ok(()) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                return Ok(!containers.is_empty());
+            }
+            Action::DiskFull => {
+                for host in hosts {
+                    self.room.fill_disk(&host.to_string()).await?;
+                }
+                return Ok(!hosts.is_empty());
+            }
+            action => {
+                for host in hosts {
+                    if let Some(agent) = self.agents.get_mut(host) {
+                        agent.strike(fault, action, self.pace.speed);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn strike_registry(&mut self, fault: u32, action: &Action, target: &Target) {
+        let images = match target {
+            Target::Registry { images } => images.as_slice(),
+            _ => &[],
+        };
+        match self.images.strike(&self.registry, action, images) {
+            Ok(struck) => {
+                self.registry_faults.insert(fault, struck);
+            }
+            Err(error) => tracing::warn!(%error, "a registry fault has no effect"),
+        }
+    }
+
+    /// Takes back what such a fault did.
+    pub async fn relieve(
+        &mut self,
+        fault: u32,
+        action: &Action,
+        hosts: &[NodeId],
+    ) -> Result<bool, SceneError> {
+        if let Some(struck) = self.registry_faults.remove(&fault) {
+            return Ok(struck.heal(&self.registry) > 0);
+        }
+        let mut has_hit = false;
+        for host in hosts {
+            let name = host.to_string();
+            match action {
+                Action::DaemonRestart { keeps_state } => {
+                    let records = match keeps_state {
+                        true => Records::Keep,
+                        false => Records::Lose,
+                    };
+                    self.room.restart_daemon(&name, records).await?;
+                }
+                Action::DiskFull => self.room.free_disk(&name).await?,
+                _ => {
+                    let agent = self.agents.get_mut(host);
+                    has_hit |= agent.is_some_and(|agent| agent.relieve(fault));
+                }
+            }
+        }
+        Ok(has_hit)
+    }
+
+    /// Faults that had a part in something since they were asked last.
+    pub fn hits(&self) -> Vec<u32> {
+        let met = self
+            .registry_faults
+            .iter()
+            .filter(|(_, fault)| fault.hits(&self.registry) > 0);
+        let of_calls = self.agents.values().flat_map(Agent::hits);
+        met.map(|(fault, _)| *fault).chain(of_calls).collect()
+    }
+
+    /// Ends everything that might still say something.
+    pub fn fall_silent(&mut self) {
+        self.clients.clear();
+        self.agents.clear();
+    }
+
+    /// Removes everything.
+    pub async fn close(self) -> Result<(), SceneError> {
+        self.room.close().await?;
+        Ok(())
+    }
+}
+
+fn host_config(id: NodeId) -> HostConfig {
+    HostConfig::named(&id.to_string())
+}
+
+/// How a process ended, and the end of what it said.
+fn last_words(status: Option<std::process::ExitStatus>, log: &Path) -> String {
+    let status = status.map_or_else(|| "ended".to_owned(), |status| status.to_string());
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let start = text.len().saturating_sub(LAST_WORDS);
+    let end = (start..=text.len())
+        .find_map(|at| text.get(at..))
+        .unwrap_or_default();
+    format!("{status}: {}", end.trim())
+}
