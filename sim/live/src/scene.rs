@@ -303,11 +303,14 @@ impl Scene {
 
     /// Cuts a host's power; a wipe empties its disk as well.
     pub async fn cut_power(&mut self, id: NodeId, state: HostState) -> Result<(), SceneError> {
-        if let Some(agent) = self.agents.get(&id) {
-            agent.observer.power_lost(state == HostState::Wiped);
+        // First the node: what it has seen so far is then seen by the observer too.
+        let process = self.nodes.get_mut(&id).and_then(|node| node.process.take());
+        if let Some(process) = process {
+            process.signal(Signal::STOP);
         }
-        if let Some(node) = self.nodes.get_mut(&id) {
-            node.process = None;
+        if let Some(agent) = self.agents.get(&id) {
+            agent.observer.look().await;
+            agent.observer.power_lost(state == HostState::Wiped);
         }
         let name = id.to_string();
         match state {

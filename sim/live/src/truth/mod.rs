@@ -81,6 +81,11 @@ impl Observer {
         self.shared.change(|tracker| tracker.mark(container, cause));
     }
 
+    /// Looks now, out of turn: what has happened until then is told.
+    pub async fn look(&self) {
+        self.shared.list().await;
+    }
+
     /// The host lost power just now: what ran has ended, and nobody will know how. With `wiped`,
     /// its records are gone too.
     pub fn power_lost(&self, wiped: bool) {
