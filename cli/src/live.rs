@@ -1,13 +1,17 @@
-//! Runs of the world `live`: the node program, the folder, Ctrl-C.
+//! Runs of the world `live`: the program, the folder, and whoever interrupts it.
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
 use wavetank_engine::{Keep, RunResult};
 use wavetank_live::SceneConfig;
 use wavetank_scenario::plan::Plan;
 use wavetank_trace::Event;
 
+use crate::failure::Failure;
+use crate::runtimes::block_on_real_time;
 use crate::world::Live;
+
+/// Set in the environment, it keeps the folders of runs.
+const KEEP: &str = "WAVETANK_KEEP";
 
 /// Runs a plan on this machine. Ctrl-C ends the run, with everything that it took.
 pub fn run(
@@ -15,34 +19,20 @@ pub fn run(
     live: Live,
     keep: Keep,
     sink: &mut dyn FnMut(&Event),
-) -> anyhow::Result<RunResult> {
+) -> Result<RunResult, Failure> {
     let folder = tempfile::Builder::new().prefix("wt").tempdir()?.keep();
     let config = SceneConfig {
-        program: std::env::current_exe().context("cannot find this program")?,
+        program: std::env::current_exe()?,
         runtime: live.runtime,
         speed: live.speed,
         directory: folder.clone(),
         is_temporary: std::env::var_os(KEEP).is_none(),
     };
-    let runtime = tokio::runtime::Runtime::new().context("cannot start tokio")?;
-    let ended = runtime.block_on(async {
-        let mut terminated =
-            signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let mut interrupted =
-            signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        tokio::select! {
-            biased;
-            _ = interrupted.recv() => anyhow::bail!("interrupted"),
-            _ = terminated.recv() => anyhow::bail!("told to end"),
-            ended = wavetank_live::run(plan, &config, keep, sink) => Ok(ended?),
-        }
-    });
-    runtime.shutdown_background();
-    if ended.is_err() && folder.exists() {
-        return ended.with_context(|| format!("logs are in {}", folder.display()));
+    let ended = block_on_real_time(wavetank_live::run(plan, &config, keep, sink))?;
+    let kept = || format!("logs are in {}", folder.display());
+    match folder.exists() {
+        true => ended.with_context(kept),
+        false => ended.map_err(anyhow::Error::from),
     }
-    ended
+    .map_err(Failure::Harness)
 }
-
-/// Set in the environment, it keeps the folders of runs.
-const KEEP: &str = "WAVETANK_KEEP";

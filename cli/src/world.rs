@@ -134,7 +134,7 @@ impl World {
 impl Live {
     fn run(self, plan: &Plan, keep: Keep, sink: &mut dyn FnMut(&Event)) -> RunResult {
         let ended = live::run(plan, self, keep, sink);
-        ended.unwrap_or_else(|error| panic!("this machine cannot run it: {error:#}"))
+        ended.unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use wavetank_fixtures::call_proxy::Protocol;
 use wavetank_fixtures::{CallProxy, CallRuleId};
@@ -20,7 +22,7 @@ use crate::truth::{self, Observer, Source};
 /// The OCI runtime below everything.
 const OCI_RUNTIME: &str = "runc";
 /// Longest that a daemon that answers may take to show that it is there.
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why an agent's host cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +108,7 @@ impl Agent {
         let name = node.to_string();
         let namespace = room.runtime_namespace(&name)?;
         let folder = room.folder(&name)?;
-        let (socket, between, source): (PathBuf, Between, std::sync::Arc<dyn Source>) = match kind {
+        let (socket, between, source): (PathBuf, Between, Arc<dyn Source>) = match kind {
             RuntimeKind::Oci => {
                 let link = folder.join(wavetank_oci::chaos::PROGRAM);
                 let linked = std::os::unix::fs::symlink(program, &link);
@@ -119,7 +121,7 @@ impl Agent {
             }
             RuntimeKind::Containerd | RuntimeKind::Podman => {
                 let (own, proxy) = daemon(node, kind, room, &folder).await?;
-                let source = look(node, kind, &own, &namespace, &folder).await?;
+                let source = look(node, kind, &own, &namespace, home).await?;
                 (proxy.path().to_owned(), Between::Proxy(proxy), source)
             }
         };
@@ -147,8 +149,8 @@ impl Agent {
         }
     }
 
-    /// Puts a fault of the runtime into force; false if it cannot be.
-    pub fn strike(&mut self, fault: u32, action: &Action, speed: u32) -> bool {
+    /// Puts a fault of the runtime into force. One that cannot be is never asked for (`unable`).
+    pub fn strike(&mut self, fault: u32, action: &Action, speed: u32) {
         let rule = match (
             means(action, self.attachment.kind, speed),
             &mut self.between,
@@ -158,13 +160,12 @@ impl Agent {
                 Ok(name) => Rule::Chaos(name),
                 Err(error) => {
                     tracing::warn!(%error, "the rules of the chaos runtime cannot be written");
-                    return false;
+                    return;
                 }
             },
-            (Ok(_) | Err(_), _) => return false,
+            (Ok(_) | Err(_), _) => return,
         };
         self.rules.insert(fault, rule);
-        true
     }
 
     /// Takes it back; true if it had met any call.
@@ -197,17 +198,6 @@ impl Agent {
     }
 }
 
-/// Why a runtime fault cannot be done to a runtime; `None` if it can.
-pub fn unable(action: &Action, kind: RuntimeKind) -> Option<String> {
-    match means(action, kind, 1) {
-        Ok(Means::Chaos(_)) if kind != RuntimeKind::Oci => {
-            Some("the chaos runtime stands below the OCI adapter alone".to_owned())
-        }
-        Ok(_) => None,
-        Err(why) => Some(why.reason),
-    }
-}
-
 /// Starts the daemon and what stands before it.
 async fn daemon(
     node: NodeId,
@@ -233,15 +223,14 @@ async fn look(
     kind: RuntimeKind,
     socket: &Path,
     namespace: &str,
-    folder: &Path,
-) -> Result<std::sync::Arc<dyn Source>, AgentError> {
+    home: &Path,
+) -> Result<Arc<dyn Source>, AgentError> {
     match kind {
         RuntimeKind::Podman => {
             truth::podman(socket, namespace).map_err(|source| AgentError::Name { node, source })
         }
         _ => {
-            let folder = folder.join("observer");
-            let source = truth::containerd(socket, namespace, &folder, CONNECT_TIMEOUT).await;
+            let source = truth::containerd(socket, namespace, home, CONNECT_TIMEOUT).await;
             source.map_err(|source| AgentError::Observe { node, source })
         }
     }

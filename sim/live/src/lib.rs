@@ -10,8 +10,7 @@
 //! folders), `client`, `gate` (the way to the registry), `teller` and `tail` (event logs), `pace`
 //! and `translation` (the plan's words and the nodes'), `log` (what is said), `evidence` (what must
 //! have happened by then), `stage` (one run), `filing` (what was said, in order, to the verdict),
-//! `network`, `process` and `strike` (what it does to hosts), `unable` and `deeds` (what cannot be
-//! done).
+//! `network`, `process` and `strike` (what it does to hosts), `unable` (what cannot be done).
 //!
 //! # Determinism
 //! There is none: this is the real machine. What a run does is the plan's; when it happens, and in
@@ -21,7 +20,6 @@ mod agent;
 pub mod calls;
 mod client;
 mod cluster;
-mod deeds;
 mod evidence;
 mod filing;
 mod gate;

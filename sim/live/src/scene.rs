@@ -23,12 +23,11 @@ use wavetank_trace::{ExitCause, HostState};
 use crate::agent::{Agent, AgentError};
 use crate::client::{Client, ClientParts};
 use crate::cluster::{Cluster, ClusterError, Home};
-use crate::deeds;
 use crate::gate::Gate;
 use crate::images::{ImageError, LiveImages, RegistryFault};
 use crate::log::{Log, Said};
 use crate::pace::Pace;
-use crate::room::{HostConfig, Records, Room, RoomConfig, RoomError, Running};
+use crate::room::{Capabilities, HostConfig, Records, Room, RoomConfig, RoomError, Running};
 use crate::teller;
 use crate::translation::Translation;
 
@@ -119,8 +118,8 @@ pub struct Scene {
     registry_faults: BTreeMap<u32, RegistryFault>,
     log: Log,
     // Dropping a set of tasks aborts them; gates and tellers end before their hosts.
-    _tasks: JoinSet<()>,
-    _gates: Vec<Gate>,
+    tasks: JoinSet<()>,
+    gates: Vec<Gate>,
     plan: Plan,
     // Last: it takes everything with it.
     pub(crate) room: Room,
@@ -136,7 +135,10 @@ impl Scene {
         let room = Room::open(RoomConfig {
             directory: config.directory.clone(),
             is_temporary: config.is_temporary,
-            hosts: roster.nodes().map(host_config).collect(),
+            hosts: roster
+                .nodes()
+                .map(|id| HostConfig::named(&id.to_string()))
+                .collect(),
         })
         .await?;
         let pace = Pace {
@@ -162,8 +164,8 @@ impl Scene {
             registry,
             registry_faults: BTreeMap::new(),
             log,
-            _tasks: JoinSet::new(),
-            _gates: Vec::new(),
+            tasks: JoinSet::new(),
+            gates: Vec::new(),
             plan: plan.clone(),
             room,
         };
@@ -197,7 +199,7 @@ impl Scene {
         self.cluster.configure(id, &self.plan, &home, attachment)?;
         let (events, log) = (home.events.clone(), self.log.clone());
         let translation = Arc::clone(&self.translation);
-        self._tasks
+        self.tasks
             .spawn(async move { teller::follow(id, &events, translation, log).await });
         let process = None;
         self.nodes.insert(id, Node { home, process });
@@ -208,7 +210,7 @@ impl Scene {
         let name = id.to_string();
         let netns = self.room.netns(&name)?;
         let gate = Gate::open(&netns, self.registry.address()).await;
-        self._gates.push(gate.map_err(SceneError::Registry)?);
+        self.gates.push(gate.map_err(SceneError::Registry)?);
         let home = self.room.disk(&name)?.join(NODE_FOLDER);
         let log = self.log.clone();
         let agent = Agent::place(id, self.kind, &self.room, &home, &self.program, log).await?;
@@ -267,7 +269,7 @@ impl Scene {
         let command = self.cluster.command(id, &node.home);
         let running = self.room.spawn(&id.to_string(), "node", command)?;
         let (watched, log) = (running.clone(), self.log.clone());
-        self._tasks.spawn(async move {
+        self.tasks.spawn(async move {
             let status = watched.wait().await;
             let why = last_words(status, watched.log());
             log.say(Os::new().wall(), Some(id), Said::Ended { life, why });
@@ -335,9 +337,14 @@ impl Scene {
         Ok(self.room.resume(&id.to_string()).await?)
     }
 
-    /// Why a fault of this kind cannot be done here; `None` if it can.
-    pub fn unable(&self, action: &Action) -> Option<String> {
-        deeds::unable(action, self.kind, self.room.capabilities())
+    /// What agents run containers with.
+    pub fn runtime(&self) -> RuntimeKind {
+        self.kind
+    }
+
+    /// What can be done to links here.
+    pub fn links(&self) -> Capabilities {
+        self.room.capabilities()
     }
 
     /// Does a fault to what is not a node's process, machine or link; true if it has hit something
@@ -461,10 +468,6 @@ impl Scene {
         self.room.close().await?;
         Ok(())
     }
-}
-
-fn host_config(id: NodeId) -> HostConfig {
-    HostConfig::named(&id.to_string())
 }
 
 /// How a process ended, and the end of what it said.

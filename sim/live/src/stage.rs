@@ -139,9 +139,6 @@ impl<'a> Stage<'a> {
                 self.happen(happening).await?;
             }
             self.file(self.wall_before(TELLING));
-            for fault in self.scene.hits() {
-                self.hit(fault);
-            }
             self.listen().await;
         }
         self.finish().await
@@ -231,7 +228,7 @@ impl<'a> Stage<'a> {
         for (fault, planned) in (0..).zip(&self.plan.faults) {
             let silence = (Vec::new(), String::new());
             self.tell_fault(fault, FaultState::Armed, silence);
-            if let Some(why) = unable::why(planned, &self.scene) {
+            if let Some(why) = unable::why(planned, self.scene.runtime(), self.scene.links()) {
                 self.faults.runs[fault as usize].fired = true;
                 self.tell_fault(fault, FaultState::NotApplied, (Vec::new(), why));
             } else if let Trigger::At(at) = planned.trigger {
@@ -257,7 +254,11 @@ impl<'a> Stage<'a> {
                     self.hear(draft);
                 }
             }
-            () = tokio::time::sleep(span) => {}
+            () = tokio::time::sleep(span) => {
+                for fault in self.scene.hits() {
+                    self.hit(fault);
+                }
+            }
         }
     }
 

@@ -1,12 +1,14 @@
 //! What this world or this machine cannot do, and why. It is reported fault by fault as not
 //! applied.
 
+use wavetank_node::config::RuntimeKind;
 use wavetank_scenario::plan::{Action, Fault, Point, Trigger};
 
-use crate::scene::Scene;
+use crate::calls::{Means, means};
+use crate::room::Capabilities;
 
-/// Why a fault cannot be applied; `None` if it can.
-pub fn why(fault: &Fault, scene: &Scene) -> Option<String> {
+/// Why a fault cannot be applied to such a runtime and such links; `None` if it can.
+pub fn why(fault: &Fault, kind: RuntimeKind, links: Capabilities) -> Option<String> {
     let before = matches!(
         fault.trigger,
         Trigger::OnEvent {
@@ -18,8 +20,9 @@ pub fn why(fault: &Fault, scene: &Scene) -> Option<String> {
         let why = "a decision is seen from outside only once it has taken effect";
         return Some(why.to_owned());
     }
-    let why = anywhere(&fault.action).map(str::to_owned);
-    why.or_else(|| scene.unable(&fault.action))
+    let action = &fault.action;
+    let why = anywhere(action).or_else(|| here(action, kind, links));
+    why.map(str::to_owned).or_else(|| between(action, kind))
 }
 
 /// What no machine does on request, or not without hurting everything else on it.
@@ -45,4 +48,47 @@ fn anywhere(action: &Action) -> Option<&'static str> {
         Action::TaskOom => "the kernel alone decides whom it kills; give the image a memory use",
         _ => return None,
     })
+}
+
+/// What this machine or this runtime lacks.
+fn here(action: &Action, kind: RuntimeKind, links: Capabilities) -> Option<&'static str> {
+    Some(match action {
+        Action::LinkLoss { .. } if !links.loss => "this kernel cannot lose packets by chance",
+        Action::LinkBandwidth { .. } if !links.bandwidth => "this kernel cannot slow a link down",
+        Action::LinkDelay { .. } if !links.delay => "this kernel cannot hold packets back",
+        Action::DaemonRestart { .. } | Action::MonitorKill if kind == RuntimeKind::Oci => {
+            "the OCI adapter has no daemon"
+        }
+        _ => return None,
+    })
+}
+
+/// What nothing between a node and its runtime can do.
+fn between(action: &Action, kind: RuntimeKind) -> Option<String> {
+    let is_about_calls = matches!(
+        action,
+        Action::RuntimeError { .. }
+            | Action::RuntimeDelay { .. }
+            | Action::RuntimeHang { .. }
+            | Action::RuntimeLostReply { .. }
+            | Action::RuntimeEventDrop { .. }
+            | Action::RuntimeEventDuplicate { .. }
+            | Action::RuntimeEventDelay { .. }
+            | Action::ExitBeforeStart { .. }
+            | Action::ExitCodeLost { .. }
+            | Action::ExitTimeMissing { .. }
+            | Action::KillDeadErrors
+            | Action::EmptyListing { .. }
+            | Action::Orphan
+    );
+    if !is_about_calls {
+        return None;
+    }
+    match means(action, kind, 1) {
+        Ok(Means::Chaos(_)) if kind != RuntimeKind::Oci => {
+            Some("the chaos runtime stands below the OCI adapter alone".to_owned())
+        }
+        Ok(_) => None,
+        Err(why) => Some(why.reason),
+    }
 }

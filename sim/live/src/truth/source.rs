@@ -34,15 +34,21 @@ pub trait Source: Send + Sync {
 
 /// Whatever a runtime itself says.
 pub fn runtime(runtime: Arc<dyn ContainerRuntime>) -> Arc<dyn Source> {
-    Arc::new(Whole(runtime))
+    Arc::new(Whole {
+        runtime,
+        tells_ends_late: false,
+    })
 }
 
-struct Whole(Arc<dyn ContainerRuntime>);
+struct Whole {
+    runtime: Arc<dyn ContainerRuntime>,
+    tells_ends_late: bool,
+}
 
 #[async_trait]
 impl Source for Whole {
     async fn list(&self, within: Duration) -> Result<Vec<ContainerState>> {
-        self.0.list(&ListFilter::default(), within).await
+        self.runtime.list(&ListFilter::default(), within).await
     }
 
     async fn events(
@@ -50,7 +56,11 @@ impl Source for Whole {
         since: Option<&EventCursor>,
         within: Duration,
     ) -> Result<Box<dyn EventStream>> {
-        self.0.events(since, within).await
+        let stream = self.runtime.events(since, within).await?;
+        Ok(match self.tells_ends_late {
+            true => Box::new(Timeless(stream)),
+            false => stream,
+        })
     }
 }
 
@@ -76,30 +86,14 @@ pub fn podman(socket: &Path, namespace: &str) -> Result<Arc<dyn Source>, ConfigE
         namespace,
     };
     let podman: Arc<dyn ContainerRuntime> = Arc::new(Podman::new(config));
-    Ok(Arc::new(LateEnds(Whole(podman))))
+    Ok(Arc::new(Whole {
+        runtime: podman,
+        tells_ends_late: true,
+    }))
 }
 
-/// Podman tells of an end when its clean-up has run, which on a busy machine is seconds later: how
-/// a process ended is true in its event, when is not.
-struct LateEnds(Whole);
-
-#[async_trait]
-impl Source for LateEnds {
-    async fn list(&self, within: Duration) -> Result<Vec<ContainerState>> {
-        self.0.list(within).await
-    }
-
-    async fn events(
-        &self,
-        since: Option<&EventCursor>,
-        within: Duration,
-    ) -> Result<Box<dyn EventStream>> {
-        let stream = self.0.events(since, within).await?;
-        Ok(Box::new(Timeless(stream)))
-    }
-}
-
-/// Ends without a time.
+/// Ends without a time: Podman tells of an end when its clean-up has run, which on a busy machine is
+/// seconds later. How a process ended is true in its event, when is not.
 struct Timeless(Box<dyn EventStream>);
 
 #[async_trait]
