@@ -92,8 +92,8 @@ pub fn podman(socket: &Path, namespace: &str) -> Result<Arc<dyn Source>, ConfigE
     }))
 }
 
-/// Ends without a time: Podman tells of an end when its clean-up has run, which on a busy machine is
-/// seconds later. How a process ended is true in its event, when is not.
+/// Ends without a time: Podman tells of an end when its clean-up has run, which on a busy machine
+/// is seconds later. How a process ended is true in its event, when is not.
 struct Timeless(Box<dyn EventStream>);
 
 #[async_trait]
