@@ -1,6 +1,7 @@
 //! Which scenario files a path means, and how they are read. What they say is the scenario
 //! crate's business.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
@@ -12,8 +13,8 @@ use crate::output;
 /// Widest line of a diagnostic; excerpts of files are not wrapped.
 const DIAGNOSTIC_WIDTH: usize = 100;
 
-/// Every scenario file that the paths mean: files as they are given, folders searched in name
-/// order.
+/// Every scenario file that the paths mean, each once: files as they are given, folders searched in
+/// name order.
 pub fn select(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = Vec::new();
     for path in paths {
@@ -25,6 +26,8 @@ pub fn select(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             return Err(Failure::Usage(format!("there is no {}", path.display())));
         }
     }
+    let mut seen = BTreeSet::new();
+    files.retain(|file| seen.insert(file.canonicalize().unwrap_or_else(|_| file.clone())));
     if files.is_empty() {
         let searched: Vec<String> = paths
             .iter()
@@ -91,12 +94,28 @@ pub fn load_all(files: &[PathBuf], overrides: &[Override]) -> Result<Vec<Scenari
         }
     }
     match invalid {
-        0 => Ok(scenarios),
+        0 => names_differ(files, &scenarios).map(|()| scenarios),
         1 => Err(Failure::Usage("1 scenario file is not valid".to_owned())),
         _ => Err(Failure::Usage(format!(
             "{invalid} scenario files are not valid"
         ))),
     }
+}
+
+/// Reports and stored runs tell scenarios apart by their names.
+fn names_differ(files: &[PathBuf], scenarios: &[Scenario]) -> Result<(), Failure> {
+    let mut named: BTreeMap<&str, &Path> = BTreeMap::new();
+    for (file, scenario) in files.iter().zip(scenarios) {
+        if let Some(other) = named.insert(&scenario.name, file) {
+            return Err(Failure::Usage(format!(
+                "{} and {} are both called `{}`, by which runs are told apart: rename one",
+                other.display(),
+                file.display(),
+                scenario.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Reads one `path=value` of `--set`.

@@ -2,16 +2,19 @@
 //!
 //! Map: `commands` (one file per command), `files` (which scenario files a path means, and how they
 //! are read), `seeds` (how seeds are written), `world` (where plans run), `runner` (the only place
-//! that starts runs), `sweep` (many runs on many threads), `local` (clusters of real nodes),
-//! `runtimes` (real and simulated, by name), `determinism` (the same seed again, here and in
-//! another process), `store` (traces on disk), `output` (what goes where, colours, broken pipes),
-//! `failure` (why a command ended without a verdict).
+//! that starts runs), `sweep` (many runs on many threads), `dev` (again whenever something
+//! changes), `local` (clusters of real nodes), `runtimes` (real and simulated, by name),
+//! `calibration` (one beside the other), `determinism` (the same seed again, here and in another
+//! process), `store` (traces on disk), `output` (what goes where, colours, broken pipes), `failure`
+//! (why a command ended without a verdict).
 //!
 //! Nothing in here decides what a run does: that is all in the plan. Data goes to stdout, logs,
 //! progress and complaints to stderr.
 
+mod calibration;
 mod commands;
 mod determinism;
+mod dev;
 mod failure;
 mod files;
 mod live;
@@ -55,9 +58,11 @@ enum Command {
     Faults(commands::faults::FaultsArguments),
     Conformance(commands::conformance::ConformanceArguments),
     Doctor(commands::doctor::DoctorArguments),
+    Dev(commands::dev::DevArguments),
     Report(commands::report::ReportArguments),
     Trace(commands::trace::TraceArguments),
     Bench(commands::bench::BenchArguments),
+    Calibrate(commands::calibrate::CalibrateArguments),
     Up(commands::up::UpArguments),
     Down(commands::up::DownArguments),
     Ctl(CtlArguments),
@@ -97,9 +102,11 @@ fn main() -> ExitCode {
         Command::Faults(arguments) => commands::faults::run(&arguments),
         Command::Conformance(arguments) => commands::conformance::run(&arguments),
         Command::Doctor(arguments) => commands::doctor::run(&arguments),
+        Command::Dev(arguments) => commands::dev::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Trace(arguments) => commands::trace::run(&arguments),
         Command::Bench(arguments) => commands::bench::run(&arguments),
+        Command::Calibrate(arguments) => commands::calibrate::run(&arguments),
         Command::Up(arguments) => commands::up::up(&arguments),
         Command::Down(arguments) => commands::up::down(&arguments),
         Command::Ctl(_) | Command::Node(_) => unreachable!("the node's program has ended"),

@@ -33,6 +33,18 @@ pub struct Live {
     pub speed: u32,
 }
 
+/// What a run stands on, as the command line says it.
+#[derive(clap::Args)]
+pub struct Ground {
+    /// The container runtime to run on; live: containerd, podman or oci.
+    #[arg(long, default_value = SIMULATED_RUNTIME)]
+    pub runtime: String,
+    /// Live: how many of the scenario's seconds pass in one.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub speed: u32,
+}
+
 /// The world that is this machine.
 const LIVE: &str = "live";
 /// What stands for every simulated world.
@@ -81,7 +93,8 @@ impl World {
 
     /// The worlds that a name on the command line stands for. `live` says how to run there, if it
     /// was said.
-    pub fn selected(name: &str, runtime: &str, speed: u32) -> Result<Vec<World>, Failure> {
+    pub fn selected(name: &str, ground: &Ground) -> Result<Vec<World>, Failure> {
+        let Ground { runtime, speed } = ground;
         if name == LIVE {
             let runtime = RuntimeKind::from_str(runtime, false).map_err(|_| {
                 Failure::Usage(format!(
@@ -89,6 +102,7 @@ impl World {
                      by --runtime"
                 ))
             })?;
+            let speed = *speed;
             return Ok(vec![World::Live(Live { runtime, speed })]);
         }
         if runtime != SIMULATED_RUNTIME {
@@ -185,7 +199,11 @@ mod tests {
 
     #[test]
     fn all_worlds_are_those_of_this_build() -> Result<(), Failure> {
-        let all = World::selected("all", SIMULATED_RUNTIME, 1)?;
+        let ground = Ground {
+            runtime: SIMULATED_RUNTIME.to_owned(),
+            speed: 1,
+        };
+        let all = World::selected("all", &ground)?;
         assert_eq!(all.contains(&World::Madsim), cfg!(madsim));
         assert!(all.starts_with(&[World::Event, World::Turmoil]));
         Ok(())

@@ -2,9 +2,9 @@
 //!
 //! Map: `run_report` (one run), `summary` (many runs: rows per scenario, distinct failures),
 //! `exit_code` (what a process says when it ends), `replay` (the command that plays a run again),
-//! `parity` (a simulated run beside a real one), `table`, `json`, `junit`, `markdown` (renderers:
-//! pure functions from data to text), `bench` (speed of the engine), `shell` (cost of real nodes),
-//! `figures` (numbers and times for people).
+//! `parity` (a simulated run beside a real one), `since` (a run beside the one before), `table`,
+//! `json`, `junit`, `markdown` (renderers: pure functions from data to text), `bench` (speed of the
+//! engine), `shell` (cost of real nodes), `figures` (numbers and times for people).
 //!
 //! Nothing here runs, reads or prints anything: the command line decides where text goes, whether
 //! it may have colours, and how wide it is.
@@ -22,10 +22,11 @@ pub mod parity;
 pub mod replay;
 pub mod run_report;
 pub mod shell;
+pub mod since;
 pub mod summary;
 pub mod table;
 
 pub use bench::BenchRow;
 pub use run_report::{Divergence, LiveRun, RunIdentity, RunReport, RunVerdict};
-pub use summary::{Disagreement, Failure, ScenarioSummary, Summary};
+pub use summary::{Disagreement, Failure, IdleFault, ScenarioSummary, Summary};
 pub use table::Style;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use wavetank_checkers::Finding;
+use wavetank_checkers::{FaultSummary, Finding};
 use wavetank_trace::VirtualTime;
 
 use crate::run_report::{RunReport, RunVerdict};
@@ -69,6 +69,19 @@ pub struct Failure {
     pub replay: String,
 }
 
+/// A fault that came into force and touched nothing, in every run in which it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdleFault {
+    /// The scenario.
+    pub scenario: String,
+    /// The world.
+    pub world: String,
+    /// The fault's name.
+    pub fault: String,
+    /// How many runs had it in force.
+    pub runs: usize,
+}
+
 /// One seed that passed in one world and failed in another: one of them is wrong about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Disagreement {
@@ -91,6 +104,8 @@ pub struct Summary {
     pub failures: Vec<Failure>,
     /// Where worlds do not agree.
     pub disagreements: Vec<Disagreement>,
+    /// Faults that proved nothing.
+    pub idle_faults: Vec<IdleFault>,
     /// The digest, if there was exactly one run and it ended.
     pub digest: Option<String>,
 }
@@ -106,6 +121,7 @@ impl Summary {
             scenarios: rows(reports),
             failures: failures(reports),
             disagreements: disagreements(reports),
+            idle_faults: idle_faults(reports),
             digest,
         }
     }
@@ -164,6 +180,40 @@ fn disagreements(reports: &[RunReport]) -> Vec<Disagreement> {
                 .collect(),
         })
         .collect()
+}
+
+/// Faults of swarms are drawn: that one of them meets nothing is as it should be.
+fn idle_faults(reports: &[RunReport]) -> Vec<IdleFault> {
+    let mut in_force: BTreeMap<(usize, u32), (IdleFault, bool)> = BTreeMap::new();
+    let mut order: Vec<(&str, &str)> = Vec::new();
+    for report in reports {
+        let which = (&*report.run.scenario, &*report.run.world);
+        let place = order.iter().position(|it| *it == which);
+        let place = place.unwrap_or_else(|| {
+            order.push(which);
+            order.len() - 1
+        });
+        for fault in report.faults.iter().filter(|it| !it.optional) {
+            let has_hit = match fault.state {
+                FaultSummary::Hit => true,
+                FaultSummary::Fired => false,
+                FaultSummary::NeverFired | FaultSummary::NotApplied => continue,
+            };
+            let entry = in_force.entry((place, fault.fault)).or_insert_with(|| {
+                let idle = IdleFault {
+                    scenario: report.run.scenario.clone(),
+                    world: report.run.world.clone(),
+                    fault: fault.name.clone(),
+                    runs: 0,
+                };
+                (idle, false)
+            });
+            entry.0.runs += 1;
+            entry.1 |= has_hit;
+        }
+    }
+    let idle = in_force.into_values().filter(|(_, has_hit)| !has_hit);
+    idle.map(|(idle, _)| idle).collect()
 }
 
 fn rows(reports: &[RunReport]) -> Vec<ScenarioSummary> {

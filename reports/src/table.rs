@@ -6,7 +6,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Tab
 
 use crate::figures;
 use crate::run_report::RunVerdict;
-use crate::summary::{Disagreement, Failure, ScenarioSummary, Summary};
+use crate::summary::{Disagreement, Failure, IdleFault, ScenarioSummary, Summary};
 
 /// Distinct failures that are shown in full; the JSON report has all.
 const FAILURES_SHOWN: usize = 5;
@@ -49,6 +49,12 @@ pub fn render(summary: &Summary, style: Style) -> String {
                 figures::plural(hidden, "distinct failure")
             ),
         );
+    }
+    if !summary.idle_faults.is_empty() {
+        text.push('\n');
+    }
+    for one in &summary.idle_faults {
+        push_line(&mut text, &idle_fault(one));
     }
     text.push('\n');
     push_line(&mut text, &closing_line(summary));
@@ -106,6 +112,20 @@ fn row(scenario: &ScenarioSummary, worlds: bool, broken: bool, style: Style) -> 
     cells.push(number(scenario.events));
     cells.push(right(figures::span(scenario.virtual_ms)));
     cells
+}
+
+/// A fault that was there for nothing, and perhaps not as its author meant it.
+fn idle_fault(one: &IdleFault) -> String {
+    let world = match &*one.world {
+        "event" => String::new(),
+        world => format!(" in {world}"),
+    };
+    format!(
+        "note: fault `{}` of {} came into force{world} and touched nothing, in {}",
+        one.fault,
+        one.scenario,
+        figures::plural(one.runs, "run")
+    )
 }
 
 /// What each world says of a seed on which they do not agree.

@@ -322,3 +322,35 @@ fn the_cost_of_real_nodes_for_people() {
     let rows = [row("idle", 0.0), row("busy", 1234.0)];
     insta::assert_snapshot!(shell::render(&rows, Style::PLAIN));
 }
+
+#[test]
+fn a_fault_that_touched_nothing_in_any_run_is_named() {
+    let run = |scenario: &str, seed, states: &[FaultSummary], optional| {
+        let faults = (0..).zip(states).map(|(number, state)| FaultOutcome {
+            fault: number,
+            state: *state,
+            optional,
+            ..fault(&format!("fault-{number}"), Some(1))
+        });
+        let judgement = Judgement {
+            faults: faults.collect(),
+            ..judgement(Verdict::Pass)
+        };
+        ended(scenario, seed, judgement)
+    };
+    use FaultSummary::{Fired, Hit, NeverFired};
+    let summary = Summary::of(&[
+        run("a", 1, &[Fired, Fired, Hit], false),
+        run("a", 2, &[Fired, Hit, NeverFired], false),
+        run("swarm", 1, &[Fired], true),
+    ]);
+    let named: Vec<_> = summary
+        .idle_faults
+        .iter()
+        .map(|idle| (&*idle.scenario, &*idle.fault, idle.runs))
+        .collect();
+    assert_eq!(named, [("a", "fault-0", 2)]);
+    let text = table::render(&summary, Style::PLAIN);
+    let note = "note: fault `fault-0` of a came into force and touched nothing, in 2 runs";
+    assert!(text.contains(note), "{text}");
+}

@@ -1,11 +1,11 @@
 //! `cargo run -p xtask -- ...`: the checks of this repository that no compiler does.
 //!
-//! Map: `tidy` (house rules over all files), `schema` (the published scenario schema is the one
-//! that the code generates), `masked` (which bytes of a Rust file are code). Nothing here ships,
+//! Map: `tidy` (house rules over all files), `published` (files that the code
+//! generates are up to date), `masked` (which bytes of a Rust file are code). Nothing here ships,
 //! and nothing here changes a file unless the command says so.
 
 mod masked;
-mod schema;
+mod published;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser;
+
+use crate::published::Published;
 
 /// The repository's own checks.
 #[derive(Parser)]
@@ -26,12 +28,19 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Writes scenarios/README.md, the table of scenario files, from what they say.
+    Index {
+        /// Only says whether the file is what the scenario files say.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 fn main() -> ExitCode {
     let result = repository_root().and_then(|root| match Task::parse() {
         Task::Tidy => tidy::run(&root),
-        Task::Schema { check } => schema::run(&root, check),
+        Task::Schema { check } => Published::Schema.run(&root, check),
+        Task::Index { check } => Published::Index.run(&root, check),
     });
     match result {
         Ok(true) => ExitCode::SUCCESS,

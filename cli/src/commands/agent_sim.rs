@@ -12,7 +12,7 @@ use wavetank_node::config::{AgentFlags, File, Flags};
 use wavetank_node::serve;
 use wavetank_port::{ContainerSpec, OutputStream};
 use wavetank_reports::exit_code;
-use wavetank_scenario::plan::{Health, Image, OnTerm, Range};
+use wavetank_scenario::plan::{Health, Image, OnTerm, Range, RuntimeSteps};
 use wavetank_sim_runtime::{SimConfig, SimRuntime};
 use wavetank_world::{Interpretation, Program, Registry, Step};
 
@@ -72,6 +72,7 @@ fn simulated() -> SimRuntime {
         seed: 1,
         latency: exactly(5),
         event_delay: exactly(5),
+        steps: RuntimeSteps::new(),
         interpreter: Some(interpret),
     };
     let registry = Registry::new(images.into_iter().collect());

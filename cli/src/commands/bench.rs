@@ -26,12 +26,15 @@ pub struct BenchArguments {
         default_value = "5,50,500,5000",
         default_value_if("shell", "true", "50")
     )]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     agents: Vec<u32>,
     /// Managers of every cluster.
     #[arg(long, default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=9))]
     managers: u32,
     /// Virtual seconds of steady state that each measurement takes, after the start-up.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     virtual_seconds: u64,
     /// Measurements of each cluster; the best counts.
     #[arg(long, value_name = "N", default_value_t = 3)]

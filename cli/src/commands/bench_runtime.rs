@@ -34,7 +34,7 @@ pub fn run(runtime: RuntimeName, lives: u32, format: ListFormat) -> Result<u8, F
         measured
     })?;
     let latencies = measured.map_err(anyhow::Error::from)?;
-    let rows: Vec<Row> = Step::ALL
+    let rows: Vec<Row> = Step::COMPARED
         .into_iter()
         .map(|step| row(bench.runtime(), step, &latencies))
         .collect();

@@ -1,5 +1,6 @@
 //! `wavetank run`: scenarios over their seeds, a verdict for each.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use crate::failure::Failure;
 use crate::output::{self, Format};
 use crate::runner;
 use crate::seeds::{parse_range, parse_seed};
-use crate::world::{SIMULATED_RUNTIME, World};
+use crate::world::{Ground, World};
 use crate::{files, store, sweep};
 
 /// Run scenarios over their seeds, and say what was violated and how to see it again.
@@ -39,13 +40,8 @@ pub struct RunArguments {
     /// The world to run in: event, turmoil, madsim, all of these that this build has, or live.
     #[arg(long, default_value = World::Event.name())]
     world: String,
-    /// The container runtime to run on; live: containerd, podman or oci.
-    #[arg(long, default_value = SIMULATED_RUNTIME)]
-    runtime: String,
-    /// Live: how many of the scenario's seconds pass in one.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=50))]
-    speed: u32,
+    #[command(flatten)]
+    ground: Ground,
     /// Replaces a field of the file: `cluster.agents.count=9`; may be given several times.
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = files::parse_assignment)]
     overrides: Vec<Override>,
@@ -84,7 +80,7 @@ struct Done {
 
 /// Runs everything that was selected.
 pub fn run(arguments: &RunArguments) -> Result<u8, Failure> {
-    let worlds = World::selected(&arguments.world, &arguments.runtime, arguments.speed)?;
+    let worlds = World::selected(&arguments.world, &arguments.ground)?;
     check_determinism_is_possible(arguments, &worlds)?;
     let scenarios = files::load_all(&files::select(&arguments.paths)?, &arguments.overrides)?;
     let jobs = jobs(arguments, &worlds, &scenarios);
@@ -128,8 +124,11 @@ fn jobs<'a>(arguments: &RunArguments, worlds: &[World], scenarios: &'a [Scenario
             (None, []) => scenario.seeds.iter().collect(),
             (None, given) => given.to_vec(),
         };
+        // The same run twice is no more evidence than once.
+        let mut taken = BTreeSet::new();
         let seeds = seeds
             .into_iter()
+            .filter(|seed| taken.insert(*seed))
             .take(arguments.seeds_max.unwrap_or(usize::MAX));
         jobs.extend(seeds.map(|seed| Job {
             scenario,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use wavetank_reports::{exit_code, json, table};
 use wavetank_scenario::{Override, Scenario};
 
+use super::vocabulary::{self, VocabularyArguments};
 use crate::failure::Failure;
 use crate::files;
 use crate::output::{self, ListFormat};
@@ -23,6 +24,9 @@ pub enum ScenarioCommand {
     Schema,
     /// List scenarios.
     List(ListArguments),
+    /// List what triggers and expressions can speak of: events, functions and records with their
+    /// fields.
+    Vocabulary(VocabularyArguments),
 }
 
 /// Arguments of `scenario check`.
@@ -67,6 +71,7 @@ pub fn run(command: &ScenarioCommand) -> Result<u8, Failure> {
         ScenarioCommand::Explain(arguments) => explain(arguments),
         ScenarioCommand::Schema => schema(),
         ScenarioCommand::List(arguments) => list(arguments),
+        ScenarioCommand::Vocabulary(arguments) => vocabulary::run(arguments),
     }
 }
 

@@ -127,7 +127,8 @@ impl Started {
         std::fs::write(operator(&self.shape.dir).join("api"), addresses)?;
         let are_members = |nodes: &Value| {
             let members = nodes["managers"].as_array().map_or(0, Vec::len);
-            members == number as usize
+            // Until all have their vote, the group outlives fewer losses than it should.
+            members == number as usize && nodes["joining"].is_null()
         };
         let what = "joining the group";
         let ctl = self.ctl();

@@ -14,7 +14,7 @@ use wavetank_node::config::{AgentFlags, File, Flags, ManagerFlags, ManagerSettin
 use wavetank_node::ctl::{self, CtlArguments, CtlError};
 use wavetank_node::serve::{self, JoinRequest, ServeError};
 use wavetank_port::{ContainerSpec, OutputStream};
-use wavetank_scenario::plan::{Health, Image, OnTerm, Range};
+use wavetank_scenario::plan::{Health, Image, OnTerm, Range, RuntimeSteps};
 use wavetank_sim_runtime::{SimConfig, SimRuntime};
 use wavetank_world::{Interpretation, Program, Registry, Step};
 
@@ -123,17 +123,23 @@ impl Cluster {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// Asks until it is so.
+    /// Asks until it is so. A manager that was just started may not answer yet.
     pub async fn until(&self, command: &str, so: impl Fn(&Value) -> bool) -> Value {
-        let mut seen = Value::Null;
+        let mut last = String::new();
         for _ in 0..600 {
-            seen = self.json(command).await;
-            if so(&seen) {
-                return seen;
+            match self.ctl(&format!("--json {command}")).await {
+                Ok(text) => {
+                    let seen = serde_json::from_str(&text).unwrap();
+                    if so(&seen) {
+                        return seen;
+                    }
+                    last = text;
+                }
+                Err(error) => last = error.to_string(),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("`{command}` still says {seen}");
+        panic!("`{command}` still says {last}");
     }
 
     fn write(&self, name: &str, text: &str) -> String {
@@ -166,6 +172,7 @@ fn runtime() -> Arc<SimRuntime> {
         seed: 1,
         latency: exactly,
         event_delay: exactly,
+        steps: RuntimeSteps::new(),
         interpreter: Some(interpret),
     };
     let images = ["web:1", "web:2"].map(|name| (name.to_owned(), image.clone()));

@@ -118,7 +118,16 @@ fn interrupt(child: &Child) {
 #[test]
 fn a_cluster_that_cannot_be_measured_is_wrong_usage() -> std::io::Result<()> {
     let folder = Folder::new()?;
-    let said = folder.wavetank(&["bench", "--shell", "--agents", "0"])?;
+    for nothing in [
+        ["--agents", "0"],
+        ["--managers", "0"],
+        ["--virtual-seconds", "0"],
+    ] {
+        let said = folder.wavetank(&[&["bench"][..], &nothing].concat())?;
+        assert_eq!(said.code, Some(2), "{}", said.err);
+        assert!(said.err.contains("0 is not in 1.."), "{}", said.err);
+    }
+    let said = folder.wavetank(&["bench", "--shell", "--agents", "101"])?;
     let why = "error: a measured cluster has 1 to 9 managers and 1 to 100 agents\n";
     assert_eq!((said.code, said.err.as_str()), (Some(2), why));
     Ok(())

@@ -2,14 +2,17 @@
 //!
 //! Map: `folder` (a folder with small scenarios, and the program started in it), `running` (runs
 //! and their verdicts), `reading` (what is said without running), `contract` (runtimes put to the
-//! test), `surroundings` (pipes, colours, stores, other processes), `cluster` (a manager and an
-//! agent as they ship, and an operator), `renewal` (their certificates), `up` (clusters of real
-//! processes), `storm` (managers that are killed), `costs` (what real processes cost). What
-//! the engine measured is redacted.
+//! test), `calibrate` (a real runtime and its model), `surroundings` (pipes, colours, stores, other
+//! processes), `cluster` (a manager and an agent as they ship, and an operator), `renewal` (their
+//! certificates), `up` (clusters of real processes), `storm` (managers that are killed), `costs`
+//! (what real processes cost), `dev` (runs whenever something changes). What the engine measured is
+//! redacted.
 
+mod calibrate;
 mod cluster;
 mod contract;
 mod costs;
+mod dev;
 mod folder;
 mod reading;
 mod renewal;

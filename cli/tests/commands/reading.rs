@@ -126,6 +126,38 @@ fn the_schema_is_json() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[test]
+fn the_vocabulary_has_events_words_and_functions_with_their_fields() -> std::io::Result<()> {
+    let folder = Folder::new()?;
+    let said = folder.wavetank(&["scenario", "vocabulary", "--format", "json"])?;
+    let rows: Result<Vec<serde_json::Value>, _> =
+        said.out.lines().map(serde_json::from_str).collect();
+    let rows = rows.map_err(std::io::Error::other)?;
+    for (kind, word, field) in [
+        ("event", "task.state", Some("to: string")),
+        ("expression", "service(\"NAME\")", Some("running: int")),
+        ("in never", "task", Some("state: string")),
+        ("function", "size(tasks)", None),
+    ] {
+        let row = rows
+            .iter()
+            .find(|it| it["kind"] == kind && it["word"] == word);
+        let row = row.unwrap_or_else(|| panic!("no {kind} {word} in {}", said.out));
+        let fields = row["fields"].as_array().map_or(&[][..], Vec::as_slice);
+        assert!(
+            field.is_none_or(|it| fields.iter().any(|has| has == it)),
+            "{row}"
+        );
+    }
+    let table = folder.wavetank(&["scenario", "vocabulary"])?;
+    assert!(
+        table.out.contains("│ event        task.state "),
+        "{}",
+        table.out
+    );
+    Ok(())
+}
+
+#[test]
 fn the_catalogue_has_every_fault() -> Result<(), Box<dyn std::error::Error>> {
     let folder = Folder::new()?;
     let json = folder.wavetank(&["faults", "--format", "json"])?;

@@ -64,6 +64,7 @@ async fn certificates_are_renewed_while_nodes_run_and_are_worthless_elsewhere() 
         .keep_identity(&short.unwrap())
         .unwrap();
     restart(&mut cluster, settings.clone()).await;
+    cluster.until("list nodes", |_| true).await;
     cluster.add_agent().await;
     let ready = |nodes: &serde_json::Value| nodes["agents"][0]["status"] == "ready";
     cluster.until("list nodes", ready).await;

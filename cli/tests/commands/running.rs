@@ -54,6 +54,37 @@ fn a_fault_that_never_fires_proves_nothing() -> std::io::Result<()> {
 }
 
 #[test]
+fn files_of_one_name_are_refused_and_one_file_runs_once() -> Result<(), Box<dyn std::error::Error>>
+{
+    let folder = Folder::new()?;
+    let again = [
+        "run",
+        "all/good.yaml",
+        "all/good.yaml",
+        "--seed",
+        "1",
+        "--seed",
+        "1",
+    ];
+    let said = folder.wavetank(&[&again[..], &["--format", "json"]].concat())?;
+    assert_eq!(
+        (said.code, said.out.lines().count()),
+        (Some(0), 1),
+        "{}",
+        said.out
+    );
+    std::fs::copy(
+        folder.path().join("all/good.yaml"),
+        folder.path().join("all/twin.yaml"),
+    )?;
+    let said = folder.wavetank(&["run", "all/good.yaml", "all/twin.yaml"])?;
+    assert_eq!(said.code, Some(2), "{}", said.out);
+    let why = "all/good.yaml and all/twin.yaml are both called `good`";
+    assert!(said.err.contains(why), "{}", said.err);
+    Ok(())
+}
+
+#[test]
 fn a_folder_is_searched_in_name_order() -> Result<(), Box<dyn std::error::Error>> {
     let said = Folder::new()?.wavetank(&["run", "all", "--format", "json"])?;
     assert_eq!(said.code, Some(1), "{}", said.err);

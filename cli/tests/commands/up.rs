@@ -2,10 +2,11 @@
 //! each real one that this machine has.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -55,10 +56,15 @@ impl Cluster {
     }
 
     fn ctl(&self, arguments: &[&str]) -> Output {
+        self.ctl_command(arguments).output().unwrap()
+    }
+
+    fn ctl_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wavetank"));
         let operator = self.dir().join("manager-1/operator");
         command.arg("ctl").args(arguments);
-        command.env("WAVETANK_OPERATOR", operator).output().unwrap()
+        command.env("WAVETANK_OPERATOR", operator);
+        command
     }
 
     /// A command that has to succeed; what it prints.
@@ -120,9 +126,14 @@ impl Cluster {
 
     /// What a node says of its readiness: the status, and why.
     fn readiness(&self, name: &str) -> (u16, String) {
+        self.shown(name, "/readyz")
+    }
+
+    /// What a node shows to anybody: the status, and the body.
+    fn shown(&self, name: &str, path: &str) -> (u16, String) {
         let at = self.process(name)["status"].as_str().unwrap().to_owned();
         let mut stream = TcpStream::connect(at).unwrap();
-        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split(' ').nth(1).and_then(|it| it.parse().ok());
@@ -142,18 +153,38 @@ impl Cluster {
         }
     }
 
-    /// The manager that leads, by the log that it alone writes as such last.
-    fn leader(&self, managers: u32) -> String {
-        let led = (1..=managers).filter_map(|number| {
-            let name = format!("manager-{number}");
-            let log = fs::read_to_string(self.dir().join(format!("{name}.log"))).ok()?;
-            let of = |line: &&str| line.contains("RoleChanged");
-            let last = log.lines().rfind(of)?;
-            let epoch = last.split("Epoch(").nth(1)?.split(')').next()?;
-            last.contains("role: Leader")
-                .then(|| (epoch.parse::<u64>().unwrap(), name))
-        });
-        led.max().expect("one of them leads").1
+    /// The managers whose metrics say that they lead.
+    fn leading(&self, managers: &[&str]) -> Vec<String> {
+        let leads = |name: &&&str| {
+            let (status, metrics) = self.shown(name, "/metrics");
+            assert_eq!(status, 200, "{metrics}");
+            let mut gauges = metrics
+                .lines()
+                .filter(|it| it.starts_with("wavetank_leads{"));
+            gauges.next().expect("a gauge").ends_with(" 1")
+        };
+        managers
+            .iter()
+            .filter(leads)
+            .map(|it| (*it).to_owned())
+            .collect()
+    }
+
+    /// The address of a manager's API.
+    fn api(&self, name: &str) -> String {
+        let pid = self.process(name)["pid"].as_i64().unwrap();
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        let words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+        let api = words.skip_while(|word| word != "--api").nth(1);
+        api.expect("it was started with one").into_owned()
+    }
+
+    /// The manager that leads, as the cluster says.
+    fn leader(&self) -> String {
+        let nodes = self.done(&["--json", "list", "nodes"]);
+        let nodes: Value = serde_json::from_str(&nodes).unwrap();
+        let leader = nodes["leader"].as_str();
+        leader.expect("one of them leads").to_owned()
     }
 
     /// What its containers are grouped by outside of its folder.
@@ -207,10 +238,11 @@ fn a_cluster_outlives_its_leader_and_shows_its_logs() {
     let cluster = Cluster::up(&["--managers", "3", "--agents", "2"]);
     cluster.apply("name: web\nimage: web:1\nreplicas: 2\n");
     let web = cluster.until_ready("web", 2);
-    let leader = cluster.leader(3);
+    let leader = cluster.leader();
     cluster.signal(&leader, Signal::KILL);
     cluster.done(&["scale", "web", "3"]);
     cluster.until_ready("web", 3);
+    assert_ne!(cluster.leader(), leader, "another one leads");
     let task = web["tasks"][0]["task"].as_str().unwrap();
     let log = "web:1 starts\nlistening\n";
     assert_eq!(cluster.done(&["logs", task]), log);
@@ -223,6 +255,66 @@ fn a_cluster_outlives_its_leader_and_shows_its_logs() {
         lines.iter().all(|line| line.ends_with(" | listening")),
         "{all}"
     );
+    cluster.down();
+}
+
+/// A command that goes on, and the lines that it has printed. Ended with it.
+struct Watch {
+    process: Child,
+    lines: Receiver<String>,
+}
+
+impl Watch {
+    fn begin(mut command: Command) -> Self {
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(process.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            output
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| sender.send(line))
+        });
+        Watch { process, lines }
+    }
+
+    fn until(&self, words: &str) {
+        let mut seen = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            if line.contains(words) {
+                return;
+            }
+            seen.push(line);
+        }
+        panic!("`{words}` is not in {seen:?}");
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn a_watch_goes_on_with_another_manager() {
+    let cluster = Cluster::up(&["--managers", "3", "--agents", "1"]);
+    let managers = ["manager-1", "manager-2", "manager-3"];
+    let leader = cluster.leader();
+    assert_eq!(cluster.leading(&managers), [&*leader]);
+    cluster.apply("name: web\nimage: web:1\nreplicas: 1\n");
+    let others: Vec<&str> = managers.into_iter().filter(|it| *it != leader).collect();
+    let mut command = cluster.ctl_command(&["watch"]);
+    for manager in [&[&*leader], &*others].concat() {
+        command.args(["--api", &cluster.api(manager)]);
+    }
+    let watch = Watch::begin(command);
+    watch.until("service web: 1/1 ready");
+    cluster.signal(&leader, Signal::KILL);
+    cluster.done(&["scale", "web", "2"]);
+    watch.until("service web: 2/2 ready");
+    assert_eq!(cluster.leading(&others), [cluster.leader()]);
     cluster.down();
 }
 
@@ -246,7 +338,7 @@ fn a_node_that_is_cut_off_says_that_it_is_not_ready() {
 }
 
 /// Whether a runtime can be used here.
-fn is_usable(runtime: &'static str) -> bool {
+pub fn is_usable(runtime: &'static str) -> bool {
     let Some(problem) = prerequisites(runtime).problem() else {
         return true;
     };
@@ -268,7 +360,7 @@ fn live_with(runtime: &'static str) {
     let cluster = Cluster::up(&["--managers", "3", "--agents", "1", "--runtime", runtime]);
     cluster.apply(&format!("name: web\nimage: {image}\nreplicas: 2\n"));
     let web = cluster.until_ready("web", 2);
-    let leader = cluster.leader(3);
+    let leader = cluster.leader();
     cluster.signal(&leader, Signal::KILL);
     let task = web["tasks"][0]["task"].as_str().unwrap();
     assert_eq!(cluster.done(&["logs", task, "--tail", "1"]), "ready\n");

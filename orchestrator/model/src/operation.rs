@@ -164,6 +164,19 @@ impl Operation {
                 | Operation::ListNodes
         )
     }
+
+    /// May a node of that role ask for it? An agent takes part in elections for what it runs, and
+    /// writes under the lease that was won; whoever takes an agent over must not own the cluster.
+    pub fn is_open_to(&self, role: NodeRole) -> bool {
+        role != NodeRole::Agent
+            || matches!(
+                self,
+                Operation::LeaseAcquire { .. }
+                    | Operation::LeaseRenew { .. }
+                    | Operation::LeaseRelease { .. }
+                    | Operation::Put { claim: Some(_), .. }
+            )
+    }
 }
 
 /// A claim to hold a lease, checked against the store when the write is applied.
@@ -219,6 +232,12 @@ pub enum Outcome {
     Nodes {
         /// Members of the consensus group, in the order of their numbers.
         managers: Vec<NodeId>,
+        /// The one that leads, and answers; not said by managers of before this was.
+        #[serde(default)]
+        leader: Option<NodeId>,
+        /// Those that have no vote yet.
+        #[serde(default)]
+        joining: Vec<NodeId>,
         /// All that ever registered, in the order of their numbers.
         agents: Vec<AgentView>,
     },

@@ -111,6 +111,15 @@ impl TaskState {
             Rejected => matches!(self, Assigned | Accepted | Pulling | Creating | Starting),
         }
     }
+
+    /// May a report of `to` follow one of `self`, each in its attempt? Besides the moves of
+    /// [`Self::may_become`], a running task changes its readiness, and one that waits for its
+    /// image says why.
+    pub fn may_report(self, from_attempt: u32, to: TaskState, to_attempt: u32) -> bool {
+        let says_more = matches!(self, TaskState::Pulling | TaskState::Running)
+            && (self, from_attempt) == (to, to_attempt);
+        says_more || self.may_become(from_attempt, to, to_attempt)
+    }
 }
 
 impl std::fmt::Display for TaskState {
@@ -300,6 +309,13 @@ mod tests {
         assert!(!Backoff.may_become(1, Pulling, 3));
         assert!(!Running.may_become(1, Pulling, 2));
         assert!(Assigned.may_become(0, Accepted, 1));
+    }
+
+    #[test]
+    fn only_what_pulls_or_runs_says_more_without_moving() {
+        assert!(Pulling.may_report(1, Pulling, 1) && Running.may_report(2, Running, 2));
+        assert!(!Pulling.may_report(1, Pulling, 2) && !Starting.may_report(1, Starting, 1));
+        assert!(Starting.may_report(1, Running, 1) && !Failed.may_report(1, Failed, 1));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
-use wavetank_model::{NodeId, NodeRole};
+use wavetank_model::{Incarnation, NodeId, NodeRole};
 use wavetank_port::WallTime;
 
 use crate::identity::{
@@ -50,7 +50,7 @@ impl Admission {
         &self,
         join: &Join,
         now: WallTime,
-        addresses: AddressBook,
+        (by, addresses): (NodeId, AddressBook),
     ) -> Result<Frame, String> {
         let request = Request::read(&join.request).map_err(|error| error.to_string())?;
         let digest = digest_of_secret(&join.secret, join.role);
@@ -70,6 +70,7 @@ impl Admission {
             authority_key: shares_authority
                 .then(|| Bytes::copy_from_slice(self.authority.key().pkcs8())),
             addresses,
+            by: Some(by),
         }))
     }
 
@@ -169,13 +170,25 @@ pub async fn join<P: Platform>(
     };
     match manager.ask(platform, &question, limits).await? {
         Frame::Granted(granted) if granted.node.role == role => {
-            accept(token, key, granted).map_err(unusable)
+            accept(token, key, granted, address).map_err(unusable)
         }
         _ => Err(manager.nonsense()),
     }
 }
 
-fn accept(token: &Token, key: PrivateKey, granted: Granted) -> Result<Joined, IdentityError> {
+fn accept(
+    token: &Token,
+    key: PrivateKey,
+    mut granted: Granted,
+    address: &str,
+) -> Result<Joined, IdentityError> {
+    // A manager that listens everywhere cannot say where it is reached.
+    if let Some(by) = granted.by
+        && granted.addresses.get(by).is_none()
+    {
+        let at = address.to_owned();
+        granted.addresses.learn(by, at, Incarnation(0));
+    }
     let authority = CertificateDer::from(granted.authority.to_vec());
     if digest_of(&authority) != token.authority() {
         return Err(IdentityError::Certificate {

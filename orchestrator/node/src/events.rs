@@ -1,14 +1,17 @@
 //! A node's event log: what it decided and what it asked of its container runtime, one JSON object
-//! a line, for tools. Each line is written whole and at once, so that a killed node has said
-//! everything that took effect; only a last line can be cut off.
+//! a line, for tools. Each line is written whole and at once; only a last line can be cut off. A
+//! node that is killed may have made something durable that it had no time to say: of transitions
+//! of tasks its next boot says what it has found, see [`NodeEvent::TransitionRecovered`].
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use wavetank_model::{Incarnation, NodeId, Notice};
+use wavetank_core::{Record as Durable, Stored};
+use wavetank_model::{Incarnation, NodeId, Notice, ServiceName, TaskId, TaskStatus};
 use wavetank_port::{ContainerId, ErrorClass, RuntimeCommand, WallTime};
 
 use crate::observer::{Answered, Observer};
@@ -35,6 +38,16 @@ pub enum NodeEvent {
         node: NodeId,
         /// Which boot.
         incarnation: Incarnation,
+    },
+    /// An earlier boot made a transition durable, and managers have not confirmed it. That boot has
+    /// said so as a notice, unless it was killed just before it could.
+    TransitionRecovered {
+        /// Which task.
+        task: TaskId,
+        /// Its service.
+        service: ServiceName,
+        /// The whole status after the transition; its `sequence` says which one it is.
+        status: TaskStatus,
     },
     /// A decision has taken effect.
     Notice {
@@ -119,7 +132,41 @@ fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
     Ok(last != *b"\n")
 }
 
+/// The transitions among an agent's records that managers have not confirmed, in order for each
+/// task. Of records that are damaged anywhere but at their end nothing is believed.
+fn unconfirmed(stored: &[Stored]) -> Vec<NodeEvent> {
+    let mut tasks = BTreeMap::new();
+    let end = stored.iter().rposition(|it| *it != Stored::Damaged);
+    for record in &stored[..end.map_or(0, |last| last + 1)] {
+        match record {
+            Stored::Damaged => return Vec::new(),
+            Stored::Intact(Durable::Task(task)) => {
+                tasks.insert(task.assignment.task, task);
+            }
+            Stored::Intact(Durable::TaskForgotten(task)) => {
+                tasks.remove(task);
+            }
+            Stored::Intact(_) => {}
+        }
+    }
+    let transitions = tasks.into_iter().flat_map(|(id, task)| {
+        let statuses = task.unacknowledged.iter().cloned();
+        statuses.map(move |status| NodeEvent::TransitionRecovered {
+            task: id,
+            service: task.assignment.spec.name.clone(),
+            status,
+        })
+    });
+    transitions.collect()
+}
+
 impl Observer for EventLog {
+    fn recovered(&self, stored: &[Stored]) {
+        unconfirmed(stored)
+            .into_iter()
+            .for_each(|event| self.say(event));
+    }
+
     fn notice(&self, notice: Notice) {
         self.say(NodeEvent::Notice { notice });
     }

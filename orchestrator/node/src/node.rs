@@ -93,6 +93,7 @@ pub async fn run_agent<P: Platform>(
 ) -> Result<(), NodeError> {
     let mut rng = seat.platform.rng();
     let stored = journal.read().map_err(NodeError::Journal)?;
+    seat.observer.recovered(&stored);
     let config = AgentConfig {
         id: seat.network.identity.node(),
         incarnation: seat.network.incarnation,

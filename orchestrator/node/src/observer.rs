@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use wavetank_core::Stored;
 use wavetank_model::{Notice, Operation, OperationError, Outcome, RequestId};
 use wavetank_port::{ContainerId, ErrorClass, RuntimeCommand};
 
@@ -13,6 +14,11 @@ pub trait Observer: Send + Sync {
     /// through them, keeps a clone.
     fn connected(&self, transport: &Transport) {
         let _ = transport;
+    }
+
+    /// An agent's process starts with these records, which an earlier one has made durable.
+    fn recovered(&self, stored: &[Stored]) {
+        let _ = stored;
     }
 
     /// A decision has taken effect: what it needs is durable. What follows from it comes after.
@@ -59,6 +65,10 @@ pub struct Several(pub Vec<Arc<dyn Observer>>);
 impl Observer for Several {
     fn connected(&self, transport: &Transport) {
         self.0.iter().for_each(|it| it.connected(transport));
+    }
+
+    fn recovered(&self, stored: &[Stored]) {
+        self.0.iter().for_each(|it| it.recovered(stored));
     }
 
     fn notice(&self, notice: Notice) {

@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::config::{AgentFlags, ConfigError, File, Flags, ManagerFlags, Problem};
+use crate::config::{AgentFlags, ConfigError, File, Flags, ManagerFlags, ManagerSettings, Problem};
 use crate::ctl::{self, CtlArguments, CtlError, Role};
 use crate::identity::{Token, TokenError};
 use crate::serve::{self, JoinRequest, RuntimeError, ServeError};
@@ -154,6 +154,16 @@ fn start(arguments: Arguments) -> Result<(), ProgramError> {
     ended
 }
 
+/// A manager's addresses as it is told them: its folder does not remember them.
+fn as_flags(settings: &ManagerSettings) -> String {
+    let ManagerSettings { listen, api, .. } = settings;
+    let status = settings.common.status;
+    let advertise = settings.advertise.as_ref();
+    let advertise = advertise.map(|at| format!(" --advertise {at}"));
+    let advertise = advertise.unwrap_or_default();
+    format!(" --listen {listen} --api {api} --status {status}{advertise}")
+}
+
 async fn run(command: Command) -> Result<(), ProgramError> {
     match command {
         Command::Init { flags, manager } => {
@@ -166,8 +176,9 @@ async fn run(command: Command) -> Result<(), ProgramError> {
                 settings.common.dir.display()
             );
             println!(
-                "run it:  wavetank-node manager --dir {}",
-                settings.common.dir.display()
+                "run it:  wavetank-node manager --dir {}{}",
+                settings.common.dir.display(),
+                as_flags(&settings)
             );
             println!("ask it:  wavetank-node ctl --operator {operator} list nodes");
             Ok(())

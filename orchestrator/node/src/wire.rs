@@ -81,6 +81,9 @@ pub struct Granted {
     /// Where the managers are.
     #[serde(default)]
     pub addresses: AddressBook,
+    /// Which manager grants it: where that is, the joiner knows.
+    #[serde(default)]
+    pub by: Option<NodeId>,
 }
 
 impl fmt::Debug for Granted {

@@ -1,6 +1,8 @@
 //! Whether a runtime can be tested on this machine, and if not, why and what helps.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::geteuid;
 use serde::Serialize;
@@ -11,6 +13,20 @@ use crate::run::Bench;
 
 /// The one command that makes a Debian machine ready.
 const SET_UP: &str = "run `ci/setup-runtimes`";
+const NO_CGROUPS: &str = "give this machine writable cgroups, as a privileged container has them";
+const NO_KERNEL_LOG: &str =
+    "let this machine read /dev/kmsg; without it, case 49 (out of memory) fails";
+const NO_TEST_PROGRAM: &str = "install libc6-dev and build again";
+
+/// The programs that each real runtime needs: one of each of these.
+const NEEDED: &[(&str, &[&[&str]])] = &[
+    (
+        "containerd",
+        &[&["containerd"], &["containerd-shim-runc-v2"], &["runc"]],
+    ),
+    ("podman", &[&["podman"], &["conmon"], &["runc", "crun"]]),
+    ("oci", &[&["runc", "crun", "youki"]]),
+];
 
 /// One thing that a runtime needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -58,24 +74,83 @@ impl Examination {
     }
 }
 
+/// What was found on a machine, before anything is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Whom we run as.
+    pub user: u32,
+    /// The programs that are in the PATH, and where.
+    pub programs: BTreeMap<&'static str, PathBuf>,
+    /// Where memory is limited, or why no control group can be made there.
+    pub cgroups: Result<String, String>,
+    /// The kernel's log, or why it cannot be read.
+    pub kernel_log: Result<String, String>,
+    /// Why the program of the test images was not built.
+    pub test_program: Result<(), String>,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let wanted = NEEDED
+            .iter()
+            .flat_map(|(_, programs)| programs.iter().copied().flatten());
+        let find = |name: &&'static str| Some((*name, find_in_path(name)?));
+        Machine {
+            user: geteuid().as_raw(),
+            programs: wanted.filter_map(find).collect(),
+            cgroups: cgroups(),
+            kernel_log: kernel_log(),
+            test_program: test_program().map(drop).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// What a runtime needs of it.
+    pub fn prerequisites(&self, runtime: &'static str) -> Examination {
+        let needed = NEEDED.iter().find(|(name, _)| *name == runtime);
+        let mut findings = needed.map_or_else(Vec::new, |(_, programs)| self.real(programs));
+        if runtime == "podman" {
+            // Podman before 5.0 does not say that a container was killed for memory; the kernel
+            // does.
+            findings.push(Finding {
+                vital: false,
+                ..of_result("kernel log", &self.kernel_log, NO_KERNEL_LOG)
+            });
+        }
+        Examination {
+            runtime,
+            usable: !findings.iter().any(Finding::stops),
+            version: None,
+            findings,
+        }
+    }
+
+    /// What every real runtime needs, and one of each of these programs.
+    fn real(&self, programs: &[&[&str]]) -> Vec<Finding> {
+        let user = format!("user {}", self.user);
+        let built = self.test_program.clone().map(|()| "built".to_owned());
+        let mut findings = vec![
+            finding("root", self.user == 0, &user, "run as root"),
+            of_result("cgroups", &self.cgroups, NO_CGROUPS),
+            of_result("test program", &built, NO_TEST_PROGRAM),
+        ];
+        findings.extend(programs.iter().map(|names| self.program(names)));
+        findings
+    }
+
+    /// One of `names` is in the PATH.
+    fn program(&self, names: &[&str]) -> Finding {
+        let need = names.join(" or ");
+        match names.iter().find_map(|name| self.programs.get(name)) {
+            Some(path) => finding(&need, true, &path.display().to_string(), ""),
+            None => finding(&need, false, "not in PATH", SET_UP),
+        }
+    }
+}
+
 /// Looks at what a runtime needs without starting it.
 pub fn prerequisites(runtime: &'static str) -> Examination {
-    let findings: Vec<Finding> = match runtime {
-        "containerd" => real(&[&["containerd"], &["containerd-shim-runc-v2"], &["runc"]]),
-        "podman" => {
-            let mut findings = real(&[&["podman"], &["conmon"], &["runc", "crun"]]);
-            findings.push(kernel_log());
-            findings
-        }
-        "oci" => real(&[&["runc", "crun", "youki"]]),
-        _ => Vec::new(),
-    };
-    Examination {
-        runtime,
-        usable: !findings.iter().any(Finding::stops),
-        version: None,
-        findings,
-    }
+    Machine::here().prerequisites(runtime)
 }
 
 /// As [`prerequisites`]; what then looks usable is started and asked for its version.
@@ -109,51 +184,12 @@ async fn version(bench: &dyn Bench) -> Result<String, String> {
     Ok(version)
 }
 
-/// What every real runtime needs, and one of each of these programs.
-fn real(programs: &[&[&str]]) -> Vec<Finding> {
-    let mut findings = vec![root(), cgroups(), image_program()];
-    findings.extend(programs.iter().map(|names| program(names)));
-    findings
-}
-
-fn root() -> Finding {
-    let user = geteuid();
-    finding(
-        "root",
-        user.is_root(),
-        &format!("user {}", user.as_raw()),
-        "run as root",
-    )
-}
-
-/// Podman before 5.0 does not say that a container was killed for memory; the kernel does.
-fn kernel_log() -> Finding {
+fn kernel_log() -> Result<String, String> {
     let path = "/dev/kmsg";
     let opened = std::fs::File::open(path);
-    let found = opened
-        .as_ref()
-        .map_or_else(|error| error.to_string(), |_| path.to_owned());
-    let fix = "let this machine read /dev/kmsg; without it, case 49 (out of memory) fails";
-    Finding {
-        vital: false,
-        ..finding("kernel log", opened.is_ok(), &found, fix)
-    }
-}
-
-fn image_program() -> Finding {
-    let built = test_program();
-    let found = built.map_or_else(|error| error.to_string(), |_| "built".to_owned());
-    let fix = "install libc6-dev and build again";
-    finding("test program", built.is_ok(), &found, fix)
-}
-
-/// One of `names` is in the PATH.
-fn program(names: &[&str]) -> Finding {
-    let need = names.join(" or ");
-    match names.iter().find_map(|name| find_in_path(name)) {
-        Some(path) => finding(&need, true, &path.display().to_string(), ""),
-        None => finding(&need, false, "not in PATH", SET_UP),
-    }
+    opened
+        .map(|_| path.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 fn find_in_path(name: &str) -> Option<PathBuf> {
@@ -164,18 +200,18 @@ fn find_in_path(name: &str) -> Option<PathBuf> {
 }
 
 /// Containers need groups of their own: a group can be made and removed.
-fn cgroups() -> Finding {
-    let fix = "give this machine writable cgroups, as a privileged container has them";
+fn cgroups() -> Result<String, String> {
+    // Threads may probe at once, each with a group that no other makes.
+    static PROBES: AtomicU64 = AtomicU64::new(0);
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    let Some(root) = cgroup_root(&mounts) else {
-        return finding("cgroups", false, "not mounted", fix);
-    };
-    let probe = Path::new(root).join(format!("wavetank-probe-{}", std::process::id()));
-    let tried = std::fs::create_dir(&probe).and_then(|()| std::fs::remove_dir(&probe));
-    match tried {
-        Ok(()) => finding("cgroups", true, root, ""),
-        Err(error) => finding("cgroups", false, &format!("{root}: {error}"), fix),
-    }
+    let root = cgroup_root(&mounts).ok_or("not mounted")?;
+    let number = PROBES.fetch_add(1, Ordering::Relaxed);
+    let name = format!("wavetank-probe-{}-{number}", std::process::id());
+    let probe = Path::new(root).join(name);
+    std::fs::create_dir(&probe)
+        .and_then(|()| std::fs::remove_dir(&probe))
+        .map_err(|error| format!("{root}: {error}"))?;
+    Ok(root.to_owned())
 }
 
 /// Where memory is limited: the memory controller of version 1, else version 2.
@@ -193,6 +229,11 @@ fn cgroup_root(mounts: &str) -> Option<&str> {
     of("cgroup", "memory").or_else(|| of("cgroup2", ""))
 }
 
+fn of_result(need: &str, found: &Result<String, String>, fix: &str) -> Finding {
+    let (Ok(said) | Err(said)) = found;
+    finding(need, found.is_ok(), said, fix)
+}
+
 fn finding(need: &str, ok: bool, found: &str, fix: &str) -> Finding {
     Finding {
         need: need.to_owned(),
@@ -206,6 +247,22 @@ fn finding(need: &str, ok: bool, found: &str, fix: &str) -> Finding {
 #[cfg(test)]
 mod tests {
     use super::cgroup_root;
+
+    /// Tests of several runtimes look at one machine at once.
+    #[test]
+    fn threads_that_look_at_once_see_the_same() {
+        let alone = super::cgroups();
+        let looks = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| (0..50).map(|_| super::cgroups()).collect::<Vec<_>>()))
+                .collect();
+            let of = |thread: std::thread::ScopedJoinHandle<'_, Vec<_>>| thread.join();
+            threads.into_iter().map(of).collect::<Vec<_>>()
+        });
+        for look in looks.into_iter().flat_map(Result::unwrap) {
+            assert_eq!(look, alone);
+        }
+    }
 
     #[test]
     fn the_memory_controller_of_version_1_goes_before_version_2() {

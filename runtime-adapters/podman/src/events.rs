@@ -1,7 +1,8 @@
 //! A namespace's events without a gap, although Podman's stream has gaps.
 //!
 //! Podman keeps events in a file and ends a live stream, without a word, whenever the file is
-//! rotated (and with a broken connection when the service dies). What was missed is still in the
+//! rotated (and with a broken connection when the service dies), or with a complaint when it meets
+//! a line that another process has not yet written to its end. What was missed is still in the
 //! file: it is read again from a little before the last event that was given out, in the order of
 //! the file, and what is new after that event goes on. Only if that event itself is gone from the
 //! file nobody can know what is missing, and the stream says so.
@@ -31,7 +32,7 @@ use crate::names::{self, NAMESPACE_LABEL};
 use crate::observed::Observed;
 use crate::process;
 use crate::service::Service;
-use crate::transport::{Call, LineReader};
+use crate::transport::{Call, LineReader, Patience, late_refusal};
 use crate::wire;
 
 /// How far before the last event the file is read again: longer than any process takes between
@@ -149,9 +150,11 @@ impl Live {
 }
 
 fn parse(line: &[u8]) -> Result<wire::Event> {
-    serde_json::from_slice(line).map_err(|error| Error::Malformed {
-        call: "events".to_owned(),
-        problem: format!("a line is not an event: {error}"),
+    serde_json::from_slice(line).map_err(|error| {
+        late_refusal("events", line).unwrap_or_else(|| Error::Malformed {
+            call: "events".to_owned(),
+            problem: format!("a line is not an event: {error}"),
+        })
     })
 }
 
@@ -181,6 +184,16 @@ impl Service {
 
     /// Reads what there is behind `place`, then opens a stream that overlaps with it.
     async fn begin(&self, place: &Place) -> Result<Begun> {
+        let mut patience = Patience::default();
+        loop {
+            match self.begin_once(place).await {
+                Err(error) if patience.outlasts(&error).await => {}
+                begun => return begun,
+            }
+        }
+    }
+
+    async fn begin_once(&self, place: &Place) -> Result<Begun> {
         let mut replayed = VecDeque::new();
         let mut lines = self.open_events(place, false).await?;
         while let Some(line) = lines.next().await? {
@@ -232,7 +245,7 @@ impl Service {
                     .and_then(|it| it.state.exit)
                 {
                     Some(exit) => exit,
-                    None => exit_in(event),
+                    None => self.judge_told_end(&event.actor.id, exit_in(event)).await,
                 },
                 id,
             }),

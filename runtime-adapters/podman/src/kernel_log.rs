@@ -19,8 +19,9 @@ const RECORD_BYTES_MAX: usize = 8192;
 const RECORDS_MAX: usize = 1 << 20;
 
 /// True if the log says that the kernel killed process `pid` of this container for memory. Of
-/// other processes of the container it does not speak: their death is not the container's.
-pub(crate) fn was_killed_for_memory(podman_id: &str, pid: u32) -> bool {
+/// other processes of the container it does not speak: their death is not the container's. Where
+/// nobody has seen the container's own process, any of its processes counts.
+pub(crate) fn was_killed_for_memory(podman_id: &str, pid: Option<u32>) -> bool {
     let open = OpenOptions::new()
         .read(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
@@ -50,7 +51,7 @@ fn any_record(mut log: File, wanted: impl Fn(&str) -> bool) -> bool {
 
 /// The line is `oom-kill:constraint=...,task_memcg=/libpod_parent/libpod-<id>,task=sh,pid=7,...`
 /// (mm/oom_kill.c, since Linux 4.19); version 2 hierarchies end it in `.scope`.
-fn is_kill_of(record: &str, podman_id: &str, pid: u32) -> bool {
+fn is_kill_of(record: &str, podman_id: &str, pid: Option<u32>) -> bool {
     let Some((_, fields)) = record.split_once("oom-kill:") else {
         return false;
     };
@@ -60,7 +61,7 @@ fn is_kill_of(record: &str, podman_id: &str, pid: u32) -> bool {
         found.next_back()
     };
     let in_container = field("task_memcg=").is_some_and(|it| it.contains(podman_id));
-    in_container && field("pid=") == Some(pid.to_string().as_str())
+    in_container && pid.is_none_or(|pid| field("pid=") == Some(pid.to_string().as_str()))
 }
 
 #[cfg(test)]
@@ -75,26 +76,35 @@ mod tests {
 
     #[test]
     fn a_kill_is_of_one_process_of_one_container() {
-        assert!(is_kill_of(RECORD, "ff8f21", 5367));
+        assert!(is_kill_of(RECORD, "ff8f21", Some(5367)));
         assert!(
-            !is_kill_of(RECORD, "ff8f21", 536),
+            !is_kill_of(RECORD, "ff8f21", Some(536)),
             "a child of the container"
         );
-        assert!(!is_kill_of(RECORD, "ff8f22", 5367), "another container");
-        assert!(!is_kill_of("6,1,1,-;ff8f21 pid=5367", "ff8f21", 5367));
+        assert!(
+            !is_kill_of(RECORD, "ff8f22", Some(5367)),
+            "another container"
+        );
+        assert!(!is_kill_of("6,1,1,-;ff8f21 pid=5367", "ff8f21", Some(5367)));
+    }
+
+    #[test]
+    fn where_no_process_was_seen_any_of_the_container_counts() {
+        assert!(is_kill_of(RECORD, "ff8f21", None));
+        assert!(!is_kill_of(RECORD, "ff8f22", None), "another container");
     }
 
     #[test]
     fn a_process_cannot_name_itself_into_a_kill() {
         let record = RECORD.replace("task=sh", "task=sh,pid=1");
-        assert!(!is_kill_of(&record, "ff8f21", 1));
-        assert!(is_kill_of(&record, "ff8f21", 5367));
+        assert!(!is_kill_of(&record, "ff8f21", Some(1)));
+        assert!(is_kill_of(&record, "ff8f21", Some(5367)));
     }
 
     proptest! {
         #[test]
         fn any_record_can_be_read(record: String) {
-            prop_assert!(!is_kill_of(&record, "ff8f21", 1) || record.contains("ff8f21"));
+            prop_assert!(!is_kill_of(&record, "ff8f21", Some(1)) || record.contains("ff8f21"));
         }
     }
 }

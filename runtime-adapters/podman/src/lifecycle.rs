@@ -188,7 +188,14 @@ impl Service {
     }
 
     pub(crate) async fn delete(&self, id: &ContainerId, force: bool) -> Result<()> {
-        let seen = self.observe(id).await?;
+        let seen = match self.observe(id).await {
+            Err(error) if error.is_not_found() => {
+                // A delete that was not answered may have taken effect.
+                self.end_half_deleted(id).await;
+                return Err(error);
+            }
+            seen => seen?,
+        };
         let runs = matches!(
             seen.state.status,
             ContainerStatus::Running | ContainerStatus::Paused
@@ -199,6 +206,9 @@ impl Service {
         if seen.state.status == ContainerStatus::Created {
             self.unmount_left_behind(&seen).await;
         }
+        if !seen.has_ended_properly() {
+            self.note_half_deleted(id, &seen.podman_id);
+        }
         loop {
             match self.send_delete(id, force || seen.is_stuck).await {
                 // Podman signals what it thinks is running and fails on a process that has ended
@@ -207,11 +217,10 @@ impl Service {
                 Err(error) if seen.is_lost && error.class() == ErrorClass::FailedPrecondition => {
                     sleep(OUR_POLL).await;
                 }
-                deleted => {
-                    if deleted.is_ok() && !seen.has_ended_properly() {
-                        self.end_left_behind(seen.podman_id).await;
-                    }
-                    return deleted;
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    self.end_half_deleted(id).await;
+                    return Ok(());
                 }
             }
         }

@@ -13,7 +13,7 @@ use crate::process::Processes;
 use crate::wire::{self, Inspect};
 
 /// The code of a process that SIGKILL ended.
-const KILLED: i32 = 128 + 9;
+pub(crate) const KILLED: i32 = 128 + 9;
 
 /// How many containers are remembered: more than one machine runs.
 const REMEMBERED_MAX: usize = 4096;

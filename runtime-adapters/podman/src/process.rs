@@ -9,6 +9,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -18,6 +19,11 @@ use wavetank_port::WallTime;
 /// that was started. Podman notes the time after the fact, so the process is always the older one;
 /// what is given is for the kernel's rounding and small steps of the clock.
 const START_SLACK_NANOS: u64 = 5_000_000_000;
+
+/// How often it is looked for what a container has left behind, and how long after each look what
+/// was killed has to go.
+const LOOKS_MAX: u32 = 100;
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// How the end of a container's first process can be waited for.
 pub(crate) enum Init {
@@ -106,14 +112,22 @@ pub(crate) fn kill_member(pid: u32, podman_id: &str) {
     kill_if(pid, || is_member(pid, podman_id));
 }
 
-/// Kills what still stands for a container that is no more: its monitor, then its processes.
+/// Kills what still stands for a container that is no more: its monitor, the OCI runtime that makes
+/// it, its processes. Looks again until nothing is found, because what is in the making shows only
+/// after its maker.
 pub(crate) fn kill_left_behind(podman_id: &str) {
-    let pids = all_pids();
-    for pid in &pids {
-        kill_if(*pid, || is_monitor(*pid, podman_id));
-    }
-    for pid in &pids {
-        kill_if(*pid, || is_member(*pid, podman_id));
+    for _ in 0..LOOKS_MAX {
+        let pids = all_pids();
+        let mut found = false;
+        for is_it in [is_monitor, is_maker, is_member] {
+            for pid in &pids {
+                found |= kill_if(*pid, || is_it(*pid, podman_id) && !is_zombie(*pid));
+            }
+        }
+        if !found {
+            return;
+        }
+        std::thread::sleep(LOOK_AGAIN_AFTER);
     }
 }
 
@@ -144,19 +158,35 @@ fn is_monitor(pid: u32, podman_id: &str) -> bool {
     is_conmon && matches!(read(pid, "cmdline"), Look::Is(it) if it.contains(podman_id))
 }
 
+/// An OCI runtime's `create`, which goes on when the monitor that asked for it is gone. Its command
+/// line is `RUNTIME [OPTIONS] create [OPTIONS] ID`.
+fn is_maker(pid: u32, podman_id: &str) -> bool {
+    let Look::Is(line) = read(pid, "cmdline") else {
+        return false;
+    };
+    let mut arguments = line.split('\0').filter(|it| !it.is_empty()).skip(1);
+    arguments.any(|it| it == "create") && arguments.last() == Some(podman_id)
+}
+
+fn is_zombie(pid: u32) -> bool {
+    matches!(stat(pid), Look::Is(stat) if stat.is_zombie)
+}
+
 /// The process is held when it is looked at for the last time, so that another one under the same
-/// pid is never hit.
-fn kill_if(pid: u32, is_it: impl Fn() -> bool) {
+/// pid is never hit. Says whether it was the one.
+fn kill_if(pid: u32, is_it: impl Fn() -> bool) -> bool {
     if !is_it() {
-        return;
+        return false;
     }
     let Some(held) = hold(pid) else {
-        return;
+        return false;
     };
-    if is_it() {
+    let is_still = is_it();
+    if is_still {
         // It may have ended by itself, which is as well.
         let _ = pidfd_send_signal(held, Signal::KILL);
     }
+    is_still
 }
 
 /// `None` if there is no such process any more, or if the kernel cannot do it.
@@ -228,9 +258,43 @@ fn boot_nanos() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Child, Command, Stdio};
+
     use wavetank_port::WallTime;
 
-    use super::{Processes, Stat, parse_stat};
+    use super::{Processes, Stat, kill_left_behind, parse_stat};
+
+    /// A process that sleeps, under the name of an OCI runtime with these arguments.
+    fn runtime(arguments: &[&str]) -> Child {
+        let script = ["-c", "sleep 30; exit", "runc"];
+        let command = script.iter().chain(arguments);
+        let mut shell = Command::new("sh");
+        let child = shell
+            .args(command)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        child.spawn().expect("a shell")
+    }
+
+    #[test]
+    fn a_runtime_that_still_makes_what_was_removed_is_killed_and_no_other() {
+        let id = format!("{:064x}", std::process::id());
+        let mut maker = runtime(&["--log", "l", "create", "--bundle", "/b", &id]);
+        let mut others = [
+            runtime(&["create", "--bundle", "/b", &id[1..]]),
+            runtime(&["create", &id, "-f"]),
+            runtime(&["state", &id]),
+        ];
+        kill_left_behind(&id);
+        let status = maker.wait().expect("its status");
+        assert_eq!(status.signal(), Some(9));
+        for other in &mut others {
+            assert!(other.try_wait().expect("its status").is_none(), "{other:?}");
+            other.kill().expect("it is ours");
+            other.wait().expect("its status");
+        }
+    }
 
     fn processes(init: u32, podman_id: &str, started_at: u64) -> Processes {
         Processes {
@@ -263,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_process_that_has_ended_is_gone_even_as_a_zombie() {
-        let mut child = std::process::Command::new("true").spawn().expect("true");
+        let mut child = Command::new("true").spawn().expect("true");
         let pid = child.id();
         let mut status = rustix::process::WaitIdOptions::EXITED;
         status |= rustix::process::WaitIdOptions::NOWAIT;

@@ -2,13 +2,13 @@
 //! that is the truth for everything else.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use wavetank_port::{ContainerId, ContainerStatus, ErrorClass, ListFilter};
+use wavetank_port::{ContainerId, ContainerStatus, ErrorClass, ExitCode, ExitStatus, ListFilter};
 
 use crate::config::{Namespace, PodmanConfig};
 use crate::error::{Error, Result};
-use crate::observed::{Memory, Observed};
+use crate::observed::{KILLED, Memory, Observed};
 use crate::process::{Init, Processes};
 use crate::transport::{Call, Client};
 use crate::{kernel_log, names, process};
@@ -22,6 +22,9 @@ pub(crate) struct Service {
     pub(crate) namespace: Namespace,
     pub(crate) memory: Memory,
     starts: Starts,
+    /// Containers that may leave something behind when they are deleted, which they may be already:
+    /// their ids in Podman.
+    half_deleted: Mutex<BTreeMap<ContainerId, String>>,
 }
 
 impl Service {
@@ -31,6 +34,7 @@ impl Service {
             namespace: config.namespace,
             memory: Memory::default(),
             starts: Starts::default(),
+            half_deleted: Mutex::default(),
         }
     }
 
@@ -118,20 +122,12 @@ impl Service {
         if !seen.may_be_out_of_memory() || !self.client.shares_processes() {
             return;
         }
-        let known = self
-            .memory
-            .recall(&seen.podman_id)
-            .and_then(|it| it.state.exit);
-        let oom_killed = match known {
+        let known = self.memory.recall(&seen.podman_id);
+        let oom_killed = match known.and_then(|it| it.state.exit) {
             Some(exit) => exit.oom_killed,
             None => {
-                let (podman_id, pid_file) = (seen.podman_id.clone(), seen.pid_file.clone());
-                aside(move || {
-                    process::pid_in_file(&pid_file)
-                        .is_some_and(|pid| kernel_log::was_killed_for_memory(&podman_id, pid))
-                })
-                .await
-                .unwrap_or(false)
+                let pid_file = Some(seen.pid_file.clone());
+                self.was_memory_kill(&seen.podman_id, pid_file).await
             }
         };
         if let Some(exit) = &mut seen.state.exit {
@@ -139,11 +135,44 @@ impl Service {
         }
     }
 
-    /// Kills what lives on of a container that was removed, if it lives here.
-    pub(crate) async fn end_left_behind(&self, podman_id: String) {
-        if self.client.shares_processes() {
+    /// Whether the kernel's log says that it was killed for memory. Somebody else may be removing
+    /// the container, and the file with its process id is gone.
+    async fn was_memory_kill(&self, podman_id: &str, pid_file: Option<String>) -> bool {
+        let known = self.memory.recall(podman_id).and_then(|it| it.state.pid);
+        let podman_id = podman_id.to_owned();
+        let asked = aside(move || {
+            let pid = known.or_else(|| process::pid_in_file(&pid_file?));
+            kernel_log::was_killed_for_memory(&podman_id, pid)
+        });
+        asked.await.unwrap_or(false)
+    }
+
+    /// An end of which only an event tells, with what the event does not say.
+    pub(crate) async fn judge_told_end(&self, podman_id: &str, mut exit: ExitStatus) -> ExitStatus {
+        if exit.code == ExitCode::Known(KILLED) && self.client.shares_processes() {
+            exit.oom_killed = self.was_memory_kill(podman_id, None).await;
+        }
+        exit
+    }
+
+    /// A container that has not ended as it should is about to be deleted.
+    pub(crate) fn note_half_deleted(&self, id: &ContainerId, podman_id: &str) {
+        self.half_deleted().insert(id.clone(), podman_id.to_owned());
+    }
+
+    /// Kills what lives on of such a container, which is gone now, if it lives here.
+    pub(crate) async fn end_half_deleted(&self, id: &ContainerId) {
+        let noted = self.half_deleted().remove(id);
+        if let Some(podman_id) = noted
+            && self.client.shares_processes()
+        {
             aside(move || process::kill_left_behind(&podman_id)).await;
         }
+    }
+
+    fn half_deleted(&self) -> MutexGuard<'_, BTreeMap<ContainerId, String>> {
+        let half_deleted = self.half_deleted.lock();
+        half_deleted.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Unmounts what a service that died within a start had mounted and not yet noted: Podman

@@ -37,6 +37,22 @@ const API: &str = "/v4.0.0/libpod";
 const ASKED_MAX: u32 = 100;
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
+/// How often one question was asked.
+#[derive(Default)]
+pub(crate) struct Patience(u32);
+
+impl Patience {
+    /// Says whether to ask again, and waits until it is time to.
+    pub(crate) async fn outlasts(&mut self, error: &Error) -> bool {
+        self.0 += 1;
+        let again = error.is_passing() && self.0 < ASKED_MAX;
+        if again {
+            sleep(ASK_AGAIN_AFTER).await;
+        }
+        again
+    }
+}
+
 /// One request.
 #[derive(Clone)]
 pub(crate) struct Call {
@@ -143,15 +159,13 @@ impl Client {
     /// Asks and takes the head of the answer. A status other than 2xx is [`Error::Refused`]. What
     /// changes nothing is asked again while Podman only stumbles.
     pub(crate) async fn send(&self, call: Call) -> Result<Reply> {
-        if call.method == Method::GET {
-            for _ in 1..ASKED_MAX {
-                match self.send_once(call.clone()).await {
-                    Err(error) if error.is_passing() => sleep(ASK_AGAIN_AFTER).await,
-                    answer => return answer,
-                }
+        let mut patience = Patience::default();
+        loop {
+            match self.send_once(call.clone()).await {
+                Err(error) if call.method == Method::GET && patience.outlasts(&error).await => {}
+                answer => return answer,
             }
         }
-        self.send_once(call).await
     }
 
     async fn send_once(&self, call: Call) -> Result<Reply> {
@@ -297,6 +311,17 @@ impl Reply {
             frames: Frames::default(),
         }
     }
+}
+
+/// What went wrong after the service had promised that nothing would: it says so within the body,
+/// in the words of a refusal.
+pub(crate) fn late_refusal(call: &str, line: &[u8]) -> Option<Error> {
+    #[derive(serde::Deserialize)]
+    struct Late {
+        response: u16,
+    }
+    let late: Late = serde_json::from_slice(line).ok()?;
+    Some(refusal(call.to_owned(), late.response, line))
 }
 
 /// The service's own words, if they are there.

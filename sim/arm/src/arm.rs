@@ -9,8 +9,8 @@ use wavetank_conformance::{Arm, ArmError, Images, RegistryFault, Resources, Test
 use wavetank_fixtures::registry::{PASSWORD, USER};
 use wavetank_model::NodeId;
 use wavetank_port::{ContainerId, ContainerRuntime, Credentials, ErrorClass, ImageReference};
-use wavetank_scenario::plan::{Health, Image, OnTerm, Range};
-use wavetank_sim_runtime::{SharedRegistry, SimConfig, SimRuntime};
+use wavetank_scenario::plan::{Cluster, Health, Image, OnTerm, Range, RuntimeSteps};
+use wavetank_sim_runtime::{SharedRegistry, SimConfig, SimRuntime, Stepper};
 use wavetank_trace::ExitCause;
 use wavetank_world::{Registry, RegistryEffect, RegistryRule, RuntimeEffect, RuntimeRule};
 
@@ -51,6 +51,30 @@ impl SimArm {
         }
     }
 
+    /// A machine whose runtime takes as long as `cluster` says and does only what is due when it is
+    /// stepped.
+    pub fn stepped(cluster: &Cluster, seed: u64, stepper: Stepper) -> Self {
+        let registry = Arc::new(Mutex::new(registry()));
+        let config = SimConfig {
+            seed,
+            latency: cluster.runtime_latency,
+            event_delay: cluster.event_delay,
+            steps: cluster.runtime_steps.clone(),
+            ..config(1)
+        };
+        let machine = SimRuntime::stepped(&config, Arc::clone(&registry), stepper);
+        SimArm {
+            machine: Arc::new(machine),
+            others: Mutex::default(),
+            registry,
+        }
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &SimRuntime {
+        &self.machine
+    }
+
     fn registry(&self) -> MutexGuard<'_, Registry> {
         lock(&self.registry)
     }
@@ -61,18 +85,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn machine(number: u32, registry: &SharedRegistry) -> Arc<SimRuntime> {
+    Arc::new(SimRuntime::new(&config(number), Arc::clone(registry)))
+}
+
+fn config(number: u32) -> SimConfig {
     let exactly = |time| Range {
         min: time,
         max: time,
     };
-    let config = SimConfig {
+    SimConfig {
         node: NodeId::agent(number),
         seed: 1,
         latency: exactly(LATENCY),
         event_delay: exactly(LATENCY),
+        steps: RuntimeSteps::new(),
         interpreter: Some(interpret),
-    };
-    Arc::new(SimRuntime::new(&config, Arc::clone(registry)))
+    }
 }
 
 fn registry() -> Registry {

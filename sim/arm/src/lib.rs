@@ -1,10 +1,13 @@
 //! The conformance arm of the simulated runtime: the same seventy cases, in virtual time.
 //!
 //! Map: `arm` (what a case may break, done to the simulated machine), `program` (what the test
-//! images' program means to it). A crate of its own, so that worlds that use the simulated runtime
-//! do not build the suite and the real adapters.
+//! images' program means to it), `exact` (the same lives as on a real runtime, measured to the
+//! nanosecond), `measured` (what was measured, as a scenario says it). A crate of its
+//! own, so that worlds that use the simulated runtime do not build the suite and the real adapters.
 
 mod arm;
+mod exact;
+mod measured;
 mod program;
 
 use std::future::Future;
@@ -13,6 +16,8 @@ use async_trait::async_trait;
 use wavetank_conformance::{Arm, ArmError, Bench};
 
 pub use arm::SimArm;
+pub use exact::calibrate_simulated;
+pub use measured::steps_of;
 pub use program::interpret;
 
 /// Makes arms with a simulated machine and a simulated registry each.

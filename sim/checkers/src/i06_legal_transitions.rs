@@ -178,7 +178,7 @@ fn moved_on(
         let attempts = [status.attempt, status.attempt.saturating_sub(1)];
         let legal = attempts
             .iter()
-            .any(|attempt| may_follow(from, *attempt, status));
+            .any(|attempt| from.may_report(*attempt, status.state, status.attempt));
         return (!legal).then(|| illegal("agent", from, status));
     }
     if from != known.status.state {
@@ -193,19 +193,16 @@ fn moved_on(
 
 /// The rule of one transition with a number.
 fn step_breach(who: &str, before: &TaskStatus, after: &TaskStatus) -> Option<(String, String)> {
-    if !may_follow(before.state, before.attempt, after) {
+    if !before
+        .state
+        .may_report(before.attempt, after.state, after.attempt)
+    {
         return Some(illegal(who, before.state, after));
     }
     (after.sequence != before.sequence + 1).then(|| {
         let what = format!("by transition {} after {}", after.sequence, before.sequence);
         (format!("{who}-sequence"), what)
     })
-}
-
-fn may_follow(from: TaskState, from_attempt: u32, to: &TaskStatus) -> bool {
-    let ready_changed =
-        from == TaskState::Running && to.state == TaskState::Running && to.attempt == from_attempt;
-    ready_changed || from.may_become(from_attempt, to.state, to.attempt)
 }
 
 fn illegal(who: &str, from: TaskState, to: &TaskStatus) -> (String, String) {
@@ -267,7 +264,7 @@ fn status_breach(before: &TaskRecord, after: &TaskRecord) -> Option<(String, Str
     }
     let by_managers = matches!(new.state, TaskState::Assigned | TaskState::Lost)
         || matches!(old.state, TaskState::Pending | TaskState::Assigned);
-    if by_managers && may_follow(old.state, old.attempt, new) {
+    if by_managers && old.state.may_report(old.attempt, new.state, new.attempt) {
         return None;
     }
     Some(illegal("store", old.state, new))

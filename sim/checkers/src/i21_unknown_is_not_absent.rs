@@ -111,7 +111,7 @@ fn healthy(model: &Model, event: &Event, host: NodeId, id: InstanceId) -> Option
     let verdicts = check.failures_max.max(1) + 1;
     let enough = (check.interval + check.timeout) * verdicts
         + model.plan.cluster.timers.runtime_timeout
-        + model.plan.cluster.event_delay.max;
+        + model.plan.cluster.event_delay_max();
     let judged = event.at.since(since) > enough && model.steady_for(host, enough, event.at);
     let cause = format!("{id} is called unhealthy; its probe has been healthy since {since}");
     judged.then_some(("unhealthy-though-healthy", cause, Some(instance.event)))

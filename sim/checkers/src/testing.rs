@@ -100,6 +100,7 @@ pub fn plan(invariants: &[&str]) -> Plan {
             fsync: range(1),
             runtime_latency: range(10),
             event_delay: range(1),
+            runtime_steps: BTreeMap::new(),
             restart_delay: seconds(1),
             shared_volumes: vec![],
         },

@@ -190,6 +190,10 @@ fn runtime_rule(action: &Action) -> Option<(RuntimeEffect, Option<u32>)> {
         Action::ExitBeforeStart { count, code } => {
             (RuntimeEffect::ExitBeforeStart(*code), Some(*count))
         }
+        Action::ExitLate { by, count } => (RuntimeEffect::ExitLate(*by), Some(*count)),
+        Action::ExitCodeWrong { count, code } => {
+            (RuntimeEffect::ExitCodeWrong(*code), Some(*count))
+        }
         Action::ExitCodeLost { count } => (RuntimeEffect::ExitCodeLost, Some(*count)),
         Action::ExitTimeMissing { count } => (RuntimeEffect::ExitTimeMissing, Some(*count)),
         Action::KillDeadErrors => (RuntimeEffect::KillDeadErrors, None),

@@ -24,6 +24,7 @@ fn build_host(plan: &Plan, id: NodeId) -> Host {
             node: id,
             latency: plan.cluster.runtime_latency,
             event_delay: plan.cluster.event_delay,
+            steps: plan.cluster.runtime_steps.clone(),
         };
         Runtime::new(config, stream("runtime"))
     });

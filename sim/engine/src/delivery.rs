@@ -240,9 +240,12 @@ impl Engine<'_> {
             );
             return;
         };
-        self.hit(fault);
         let action: &Action = &self.plan.faults[fault as usize].action;
-        let happening = match codec::translate(&message, action) {
+        let translated = codec::translate(&message, action);
+        if translated.as_ref() != Ok(&message) {
+            self.hit(fault);
+        }
+        let happening = match translated {
             Ok(message) => Happening::Deliver {
                 to,
                 boot,

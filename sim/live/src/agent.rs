@@ -12,7 +12,7 @@ use wavetank_fixtures::{CallProxy, CallRuleId};
 use wavetank_model::NodeId;
 use wavetank_node::config::RuntimeKind;
 use wavetank_port::{ContainerId, RuntimeError, WallTime};
-use wavetank_scenario::plan::Action;
+use wavetank_scenario::plan::{Action, Plan};
 
 use crate::calls::{ChaosRules, Means, means};
 use crate::log::{Log, Said};
@@ -67,11 +67,12 @@ pub struct Attachment {
     pub namespace: String,
 }
 
-/// What can do wrong to a node's calls.
+/// What can do wrong to a node's calls: a proxy before the daemon, if there is one, and an OCI
+/// runtime below the daemon or the adapter.
 #[derive(Debug)]
-enum Between {
-    Proxy(CallProxy),
-    Chaos(ChaosRules),
+struct Between {
+    proxy: Option<CallProxy>,
+    chaos: ChaosRules,
 }
 
 /// A fault of the runtime that is in force.
@@ -79,6 +80,27 @@ enum Between {
 enum Rule {
     Proxy(CallRuleId),
     Chaos(String),
+}
+
+/// What may run containers in runc's place.
+#[derive(Clone, Copy, Debug)]
+pub struct Below<'a> {
+    /// The chaos runtime when it is called by that name.
+    pub program: &'a Path,
+    /// Whether a fault of the plan is its to do. Without, daemons run runc itself: every call costs
+    /// another program's start.
+    pub is_needed: bool,
+}
+
+impl<'a> Below<'a> {
+    /// For the faults of a plan.
+    pub fn of(plan: &Plan, kind: RuntimeKind, program: &'a Path) -> Self {
+        let is_its = |action: &Action| matches!(means(action, kind, 1), Ok(Means::Chaos(_)));
+        Below {
+            program,
+            is_needed: plan.faults.iter().any(|fault| is_its(&fault.action)),
+        }
+    }
 }
 
 /// An agent's side that is not the node.
@@ -92,8 +114,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Gives a host its runtime. `home` is the node's folder there; `program` is the chaos runtime
-    /// when it is called by that name.
+    /// Gives a host its runtime. `home` is the node's folder there; `below` is the chaos runtime.
     ///
     /// # Errors
     /// If the machine fails us.
@@ -102,27 +123,32 @@ impl Agent {
         kind: RuntimeKind,
         room: &Room,
         home: &Path,
-        program: &Path,
+        below: Below<'_>,
         log: Log,
     ) -> Result<Self, AgentError> {
         let name = node.to_string();
         let namespace = room.runtime_namespace(&name)?;
         let folder = room.folder(&name)?;
-        let (socket, between, source): (PathBuf, Between, Arc<dyn Source>) = match kind {
+        // It finds its rules by the path by which it is called: each host has its own.
+        let link = folder.join(wavetank_oci::chaos::PROGRAM);
+        let linked = std::os::unix::fs::symlink(below.program, &link);
+        linked.map_err(|source| AgentError::Between { node, source })?;
+        let chaos = ChaosRules::beside(&link, Path::new(OCI_RUNTIME));
+        let (socket, proxy, source): (PathBuf, _, Arc<dyn Source>) = match kind {
             RuntimeKind::Oci => {
-                let link = folder.join(wavetank_oci::chaos::PROGRAM);
-                let linked = std::os::unix::fs::symlink(program, &link);
-                linked.map_err(|source| AgentError::Between { node, source })?;
                 room.claim_cgroup(
                     &wavetank_node::serve::oci_config(home, PathBuf::new()).cgroup(),
                 )?;
-                let chaos = ChaosRules::beside(&link, Path::new(OCI_RUNTIME));
-                (link, Between::Chaos(chaos), truth::oci(home))
+                (link, None, truth::oci(home))
             }
             RuntimeKind::Containerd | RuntimeKind::Podman => {
-                let (own, proxy) = daemon(node, kind, room, &folder).await?;
+                let oci_runtime = match below.is_needed {
+                    true => OciRuntime::At(link),
+                    false => OciRuntime::Runc,
+                };
+                let (own, proxy) = daemon(node, kind, oci_runtime, room, &folder).await?;
                 let source = look(node, kind, &own, &namespace, home).await?;
-                (proxy.path().to_owned(), Between::Proxy(proxy), source)
+                (proxy.path().to_owned(), Some(proxy), source)
             }
         };
         let sink = move |told: truth::Told| {
@@ -136,7 +162,7 @@ impl Agent {
                 namespace,
             },
             observer: Observer::start(source, no_volumes, Box::new(sink)),
-            between,
+            between: Between { proxy, chaos },
             rules: BTreeMap::new(),
         })
     }
@@ -150,46 +176,45 @@ impl Agent {
     }
 
     /// Puts a fault of the runtime into force. One that cannot be is never asked for (`unable`).
-    pub fn strike(&mut self, fault: u32, action: &Action, speed: u32) {
-        let rule = match (
-            means(action, self.attachment.kind, speed),
-            &mut self.between,
-        ) {
-            (Ok(Means::Proxy(rule)), Between::Proxy(proxy)) => Rule::Proxy(proxy.add_rule(rule)),
-            (Ok(Means::Chaos(rules)), Between::Chaos(chaos)) => match chaos.add(&rules) {
-                Ok(name) => Rule::Chaos(name),
-                Err(error) => {
-                    tracing::warn!(%error, "the rules of the chaos runtime cannot be written");
-                    return;
-                }
-            },
-            (Ok(_) | Err(_), _) => return,
+    pub fn strike(&mut self, fault: u32, action: &Action, speed: u32) -> Result<(), String> {
+        let Between { proxy, chaos } = &mut self.between;
+        let means = means(action, self.attachment.kind, speed).map_err(|it| it.to_string())?;
+        let rule = match (means, proxy) {
+            (Means::Proxy(rule), Some(proxy)) => Rule::Proxy(proxy.add_rule(rule)),
+            (Means::Proxy(_), None) => return Err("no proxy stands before it".to_owned()),
+            (Means::Chaos(rules), _) => {
+                let added = chaos.add(&rules);
+                Rule::Chaos(added.map_err(|it| format!("rules of the chaos runtime: {it}"))?)
+            }
         };
         self.rules.insert(fault, rule);
+        Ok(())
     }
 
     /// Takes it back; true if it had met any call.
     pub fn relieve(&mut self, fault: u32) -> bool {
-        match (self.rules.remove(&fault), &mut self.between) {
-            (Some(Rule::Proxy(rule)), Between::Proxy(proxy)) => {
-                proxy.remove_rule(rule).is_some_and(|hits| hits > 0)
+        let Between { proxy, chaos } = &mut self.between;
+        match self.rules.remove(&fault) {
+            Some(Rule::Proxy(rule)) => {
+                let hits = proxy.as_mut().and_then(|proxy| proxy.remove_rule(rule));
+                hits.is_some_and(|hits| hits > 0)
             }
-            (Some(Rule::Chaos(name)), Between::Chaos(chaos)) => {
+            Some(Rule::Chaos(name)) => {
                 if let Err(error) = chaos.remove(&name) {
                     tracing::warn!(%error, "the rules of the chaos runtime cannot be written");
                 }
                 chaos.hits(&name).is_ok_and(|hits| hits > 0)
             }
-            _ => false,
+            None => false,
         }
     }
 
     /// The faults that have met calls.
     pub fn hits(&self) -> impl Iterator<Item = u32> + '_ {
-        let met = |rule: &Rule| match (rule, &self.between) {
-            (Rule::Proxy(rule), Between::Proxy(proxy)) => proxy.hits(*rule).unwrap_or(0) > 0,
-            (Rule::Chaos(name), Between::Chaos(chaos)) => chaos.hits(name).unwrap_or(0) > 0,
-            _ => false,
+        let Between { proxy, chaos } = &self.between;
+        let met = |rule: &Rule| match rule {
+            Rule::Proxy(rule) => proxy.as_ref().and_then(|it| it.hits(*rule)).unwrap_or(0) > 0,
+            Rule::Chaos(name) => chaos.hits(name).unwrap_or(0) > 0,
         };
         let rules = self.rules.iter();
         rules
@@ -202,6 +227,7 @@ impl Agent {
 async fn daemon(
     node: NodeId,
     kind: RuntimeKind,
+    oci_runtime: OciRuntime,
     room: &Room,
     folder: &Path,
 ) -> Result<(PathBuf, CallProxy), AgentError> {
@@ -210,7 +236,7 @@ async fn daemon(
         _ => (DaemonKind::Containerd, Protocol::Containerd),
     };
     let name = node.to_string();
-    room.start_daemon(&name, daemon, OciRuntime::Runc).await?;
+    room.start_daemon(&name, daemon, oci_runtime).await?;
     let own = room.daemon_socket(&name).await?;
     let proxy = CallProxy::start(&folder.join("calls.sock"), &own, protocol).await;
     let proxy = proxy.map_err(|source| AgentError::Between { node, source })?;

@@ -55,6 +55,17 @@ pub fn means(action: &Action, runtime: RuntimeKind, speed: u32) -> Result<Means,
     let done = match action {
         // Whatever the runtime, it runs the same OCI runtime in the end.
         Action::ExitBeforeStart { count, code } => exit_before_start(*count, *code),
+        Action::ExitLate { by, count } => {
+            let fault = json!({ "late-exit": { "millis": middle_ms(*by, speed) } });
+            Ok(next("create", *count, fault))
+        }
+        Action::ExitCodeWrong { count, code } => exit_code(*code).map(|code| {
+            next(
+                "create",
+                *count,
+                json!({ "wrong-exit-code": { "code": code } }),
+            )
+        }),
         _ if runtime == RuntimeKind::Oci => by_chaos(action, speed),
         _ => by_proxy(action, runtime, speed),
     };
@@ -114,13 +125,11 @@ fn by_chaos(action: &Action, speed: u32) -> Result<Means, String> {
             )
         }
         Action::RuntimeDelay { call, by } => {
-            // It knows one delay, not a range.
-            let Range { min, max } = scaled(*by, speed);
-            let middle = u64::try_from(((min + max) / 2).as_millis()).unwrap_or(u64::MAX);
+            let millis = middle_ms(*by, speed);
             (
                 call.as_deref(),
                 None,
-                json!({ "slow": { "millis": middle } }),
+                json!({ "slow": { "millis": millis } }),
             )
         }
         Action::RuntimeLostReply { call, count } => {
@@ -153,22 +162,37 @@ fn by_chaos(action: &Action, speed: u32) -> Result<Means, String> {
     Ok(Means::Chaos(vec![rule(verb)]))
 }
 
-/// The process is killed before its start is answered. Another code than that of SIGKILL is said
-/// for containers that are created from now on; one that was created before says 137.
+/// The process is killed before its start is answered. Another code than that of SIGKILL is what
+/// containers that are created from now on are said to exit with.
 fn exit_before_start(count: u32, code: i32) -> Result<Means, String> {
-    const KILLED: i32 = 137;
-    let code = u8::try_from(code).map_err(|_| format!("{code} is no exit code of a process"))?;
-    let rule = |verb, fault| ChaosRule {
+    const KILLED: u8 = 137;
+    Ok(match exit_code(code)? {
+        KILLED => next("start", count, json!({ "exit-before-start": {} })),
+        code => next(
+            "create",
+            count,
+            json!({ "exit-before-start": { "code": code } }),
+        ),
+    })
+}
+
+/// What befalls the next so many calls of a verb.
+fn next(verb: &'static str, count: u32, fault: Value) -> Means {
+    Means::Chaos(vec![ChaosRule {
         verb,
         count: Some(count),
         fault,
-    };
-    let start = rule("start", json!({ "exit-before-start": {} }));
-    if i32::from(code) == KILLED {
-        return Ok(Means::Chaos(vec![start]));
-    }
-    let create = rule("create", json!({ "wrong-exit-code": { "code": code } }));
-    Ok(Means::Chaos(vec![create, start]))
+    }])
+}
+
+fn exit_code(code: i32) -> Result<u8, String> {
+    u8::try_from(code).map_err(|_| format!("{code} is no exit code of a process"))
+}
+
+/// The chaos runtime knows one delay, not a range.
+fn middle_ms(by: Range, speed: u32) -> u64 {
+    let Range { min, max } = scaled(by, speed);
+    u64::try_from(((min + max) / 2).as_millis()).unwrap_or(u64::MAX)
 }
 
 fn impossible(action: &Action) -> String {
@@ -404,7 +428,7 @@ mod tests {
             };
             names.push(file.add(&rules).unwrap());
         }
-        assert_eq!(read().unwrap().rules.len(), 2 + 1 + 5 + 5);
+        assert_eq!(read().unwrap().rules.len(), 1 + 1 + 5 + 5);
         let fired =
             "{\"rule\":\"fault-1.0\"}\n{\"rule\":\"fault-1.1\"}\n{\"rule\":\"fault-10.0\"}\n";
         fs::write(folder.path().join("chaos.json.fired"), fired).unwrap();

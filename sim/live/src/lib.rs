@@ -10,7 +10,8 @@
 //! folders), `client`, `gate` (the way to the registry), `teller` and `tail` (event logs), `pace`
 //! and `translation` (the plan's words and the nodes'), `log` (what is said), `evidence` (what must
 //! have happened by then), `stage` (one run), `filing` (what was said, in order, to the verdict),
-//! `network`, `process` and `strike` (what it does to hosts), `unable` (what cannot be done).
+//! `network`, `process`, `strike` and `parts` (what it does to hosts), `wall_clock` (nodes' own
+//! clocks), `unable` (what cannot be done).
 //!
 //! # Determinism
 //! There is none: this is the real machine. What a run does is the plan's; when it happens, and in
@@ -27,6 +28,7 @@ pub mod images;
 mod log;
 mod network;
 mod pace;
+mod parts;
 mod process;
 pub mod room;
 mod scene;
@@ -37,6 +39,7 @@ mod teller;
 mod translation;
 pub mod truth;
 mod unable;
+mod wall_clock;
 
 use wavetank_engine::{Keep, RunResult};
 use wavetank_scenario::plan::Plan;

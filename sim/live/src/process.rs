@@ -1,10 +1,16 @@
 //! Processes start, give up and end, with or without their host.
 
+use std::path::Path;
+use std::process::ExitStatus;
+
 use wavetank_model::NodeRole;
 use wavetank_trace::{HostState, Payload};
 
 use crate::scene::SceneError;
 use crate::stage::{Happening, Stage};
+
+/// How much of the end of a node's log is told when it ends by itself, in bytes.
+const LAST_WORDS: usize = 400;
 
 impl Stage<'_> {
     /// Starts a host's process, if nothing keeps it from running.
@@ -18,7 +24,16 @@ impl Stage<'_> {
         host.up = true;
         host.life += 1;
         let (life, was_emptied) = (host.life, std::mem::take(&mut host.empty));
-        self.scene.start(id, life, was_emptied).await
+        self.scene.start(id, life, was_emptied).await?;
+        self.freeze_if_paused(place).await
+    }
+
+    /// What begins to run on a host that is paused is paused as well.
+    async fn freeze_if_paused(&mut self, place: u32) -> Result<(), SceneError> {
+        if self.hosts[place as usize].paused_by.is_empty() {
+            return Ok(());
+        }
+        self.scene.pause(self.roster.id_of(place)).await
     }
 
     /// Ends a host's process, and with a power loss or a wipe the host; false if there was nothing
@@ -59,6 +74,7 @@ impl Stage<'_> {
         if std::mem::take(&mut self.hosts[place as usize].dark) {
             let id = self.roster.id_of(place);
             self.scene.restore_power(id).await?;
+            self.freeze_if_paused(place).await?;
         }
         Ok(())
     }
@@ -80,4 +96,15 @@ impl Stage<'_> {
         let at = self.now() + self.plan.cluster.restart_delay;
         self.queue.push(at, Happening::Restart { place, life });
     }
+}
+
+/// How a process ended, and the end of what it said.
+pub(crate) fn last_words(status: Option<ExitStatus>, log: &Path) -> String {
+    let status = status.map_or_else(|| "ended".to_owned(), |status| status.to_string());
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let start = text.len().saturating_sub(LAST_WORDS);
+    let end = (start..=text.len())
+        .find_map(|at| text.get(at..))
+        .unwrap_or_default();
+    format!("{status}: {}", end.trim())
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,19 +17,21 @@ use wavetank_model::{NodeId, NodeRole, Operation};
 use wavetank_node::config::RuntimeKind;
 use wavetank_node::{Os, Platform as _};
 use wavetank_port::{ContainerId, WallTime};
-use wavetank_scenario::plan::{Action, Plan, Target};
+use wavetank_scenario::plan::{Action, Fault, Plan};
 use wavetank_trace::{ExitCause, HostState};
 
-use crate::agent::{Agent, AgentError};
+use crate::agent::{Agent, AgentError, Below};
 use crate::client::{Client, ClientParts};
 use crate::cluster::{Cluster, ClusterError, Home};
 use crate::gate::Gate;
 use crate::images::{ImageError, LiveImages, RegistryFault};
 use crate::log::{Log, Said};
 use crate::pace::Pace;
-use crate::room::{Capabilities, HostConfig, Records, Room, RoomConfig, RoomError, Running};
+use crate::process::last_words;
+use crate::room::{Capabilities, HostConfig, Room, RoomConfig, RoomError, Running};
 use crate::teller;
 use crate::translation::Translation;
+use crate::wall_clock::{self, WallClock};
 
 /// The node's folder on its host's disk.
 const NODE_FOLDER: &str = "node";
@@ -37,8 +39,6 @@ const NODE_FOLDER: &str = "node";
 const EXIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest that a cluster may take to find together on a loaded machine.
 const GATHERING: Duration = Duration::from_secs(60);
-/// How much of the end of a node's log is told when it ends by itself, in bytes.
-const LAST_WORDS: usize = 400;
 
 /// Why a run has no verdict.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,14 @@ pub enum SceneError {
     #[error("{node} cannot be started")]
     Client {
         /// Which.
+        node: NodeId,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A clock cannot be set.
+    #[error("the wall clock of {node} cannot be set")]
+    Clock {
+        /// Whose.
         node: NodeId,
         /// Why not.
         source: io::Error,
@@ -97,6 +105,10 @@ pub struct SceneConfig {
     pub is_temporary: bool,
 }
 
+/// The disk of a host where disks are to fill up: it is in memory, and holds what the images of a
+/// run take several times.
+const SMALL_DISK_BYTES: u64 = 256 << 20;
+
 struct Node {
     home: Home,
     process: Option<Running>,
@@ -111,11 +123,12 @@ pub struct Scene {
     translation: Arc<Translation>,
     cluster: Cluster,
     nodes: BTreeMap<NodeId, Node>,
-    agents: BTreeMap<NodeId, Agent>,
+    pub(crate) agents: BTreeMap<NodeId, Agent>,
     clients: BTreeMap<NodeId, Client>,
-    images: Arc<LiveImages>,
-    registry: Registry,
-    registry_faults: BTreeMap<u32, RegistryFault>,
+    pub(crate) clocks: BTreeMap<NodeId, Arc<WallClock>>,
+    pub(crate) images: Arc<LiveImages>,
+    pub(crate) registry: Registry,
+    pub(crate) registry_faults: BTreeMap<u32, RegistryFault>,
     log: Log,
     // Dropping a set of tasks aborts them; gates and tellers end before their hosts.
     tasks: JoinSet<()>,
@@ -132,13 +145,20 @@ impl Scene {
     /// If this machine cannot have it.
     pub async fn set(plan: &Plan, config: &SceneConfig, log: Log) -> Result<Self, SceneError> {
         let roster = Roster::of(plan);
+        let fills_disks = |it: &Fault| matches!(it.action, Action::DiskFull);
+        let small_disk_bytes = plan
+            .faults
+            .iter()
+            .any(fills_disks)
+            .then_some(SMALL_DISK_BYTES);
+        let host = |id: NodeId| HostConfig {
+            small_disk_bytes,
+            ..HostConfig::named(&id.to_string())
+        };
         let room = Room::open(RoomConfig {
             directory: config.directory.clone(),
             is_temporary: config.is_temporary,
-            hosts: roster
-                .nodes()
-                .map(|id| HostConfig::named(&id.to_string()))
-                .collect(),
+            hosts: roster.nodes().map(host).collect(),
         })
         .await?;
         let pace = Pace {
@@ -160,6 +180,7 @@ impl Scene {
             nodes: BTreeMap::new(),
             agents: BTreeMap::new(),
             clients: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             images,
             registry,
             registry_faults: BTreeMap::new(),
@@ -199,8 +220,12 @@ impl Scene {
         self.cluster.configure(id, &self.plan, &home, attachment)?;
         let (events, log) = (home.events.clone(), self.log.clone());
         let translation = Arc::clone(&self.translation);
+        let library = wall_clock::library().filter(|_| wall_clock::is_wanted(&self.plan));
+        let clock = WallClock::right(&self.room.folder(&name)?.join("clock"), library);
+        let clock = Arc::new(clock.map_err(|source| SceneError::Clock { node: id, source })?);
+        self.clocks.insert(id, Arc::clone(&clock));
         self.tasks
-            .spawn(async move { teller::follow(id, &events, translation, log).await });
+            .spawn(async move { teller::follow(id, &events, translation, clock, log).await });
         let process = None;
         self.nodes.insert(id, Node { home, process });
         Ok(())
@@ -213,7 +238,8 @@ impl Scene {
         self.gates.push(gate.map_err(SceneError::Registry)?);
         let home = self.room.disk(&name)?.join(NODE_FOLDER);
         let log = self.log.clone();
-        let agent = Agent::place(id, self.kind, &self.room, &home, &self.program, log).await?;
+        let below = Below::of(&self.plan, self.kind, &self.program);
+        let agent = Agent::place(id, self.kind, &self.room, &home, below, log).await?;
         self.agents.insert(id, agent);
         Ok(())
     }
@@ -266,7 +292,10 @@ impl Scene {
         if emptied {
             self.cluster.settle(id, &node.home, false)?;
         }
-        let command = self.cluster.command(id, &node.home);
+        let mut command = self.cluster.command(id, &node.home);
+        if let Some(clock) = self.clocks.get(&id) {
+            command = clock.over(command);
+        }
         let running = self.room.spawn(&id.to_string(), "node", command)?;
         let (watched, log) = (running.clone(), self.log.clone());
         self.tasks.spawn(async move {
@@ -305,16 +334,18 @@ impl Scene {
 
     /// Cuts a host's power; a wipe empties its disk as well.
     pub async fn cut_power(&mut self, id: NodeId, state: HostState) -> Result<(), SceneError> {
-        // First the node: what it has seen so far is then seen by the observer too.
+        let name = id.to_string();
+        // First the node, then its containers: how any of them has ended is then told by the
+        // runtime, which a moment later may write down an end that nobody else has seen.
         let process = self.nodes.get_mut(&id).and_then(|node| node.process.take());
         if let Some(process) = process {
             process.signal(Signal::STOP);
         }
         if let Some(agent) = self.agents.get(&id) {
-            agent.observer.look().await;
+            self.room.pause_containers(&name).await?;
+            agent.observer.look_at_ends().await;
             agent.observer.power_lost(state == HostState::Wiped);
         }
-        let name = id.to_string();
         match state {
             HostState::Wiped => self.room.wipe(&name).await?,
             _ => self.room.power_off(&name).await?,
@@ -347,116 +378,6 @@ impl Scene {
         self.room.capabilities()
     }
 
-    /// Does a fault to what is not a node's process, machine or link; true if it has hit something
-    /// already.
-    pub async fn strike(
-        &mut self,
-        fault: u32,
-        action: &Action,
-        target: &Target,
-        hosts: &[NodeId],
-        containers: &[(NodeId, ContainerId)],
-    ) -> Result<bool, SceneError> {
-        match action {
-            Action::RegistryError { .. }
-            | Action::RegistrySlow { .. }
-            | Action::RegistryStall { .. }
-            | Action::RegistryTruncate { .. }
-            | Action::RegistryWrongDigest { .. }
-            | Action::RegistryMovedTag => self.strike_registry(fault, action, target),
-            Action::DaemonRestart { .. } => {
-                for host in hosts {
-                    self.room.kill_daemon(&host.to_string()).await?;
-                }
-                return Ok(!hosts.is_empty());
-            }
-            Action::MonitorKill => {
-                for (host, container) in containers {
-                    let Some(agent) = self.agents.get(host) else {
-                        continue;
-                    };
-                    agent.observer.mark(container, ExitCause::Fault);
-                    let (name, monitor) = (host.to_string(), agent.monitor_of(container));
-                    let kill = self.room.signal_monitor(&name, &monitor, Signal::KILL);
-                    match kill.await {
-                        // It ended before it could be killed.
-                        Err(RoomError::NoMonitor { .. }) | Ok(()) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-                return Ok(!containers.is_empty());
-            }
-            Action::DiskFull => {
-                for host in hosts {
-                    self.room.fill_disk(&host.to_string()).await?;
-                }
-                return Ok(!hosts.is_empty());
-            }
-            action => {
-                for host in hosts {
-                    if let Some(agent) = self.agents.get_mut(host) {
-                        agent.strike(fault, action, self.pace.speed);
-                    }
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    fn strike_registry(&mut self, fault: u32, action: &Action, target: &Target) {
-        let images = match target {
-            Target::Registry { images } => images.as_slice(),
-            _ => &[],
-        };
-        match self.images.strike(&self.registry, action, images) {
-            Ok(struck) => {
-                self.registry_faults.insert(fault, struck);
-            }
-            Err(error) => tracing::warn!(%error, "a registry fault has no effect"),
-        }
-    }
-
-    /// Takes back what such a fault did.
-    pub async fn relieve(
-        &mut self,
-        fault: u32,
-        action: &Action,
-        hosts: &[NodeId],
-    ) -> Result<bool, SceneError> {
-        if let Some(struck) = self.registry_faults.remove(&fault) {
-            return Ok(struck.heal(&self.registry) > 0);
-        }
-        let mut has_hit = false;
-        for host in hosts {
-            let name = host.to_string();
-            match action {
-                Action::DaemonRestart { keeps_state } => {
-                    let records = match keeps_state {
-                        true => Records::Keep,
-                        false => Records::Lose,
-                    };
-                    self.room.restart_daemon(&name, records).await?;
-                }
-                Action::DiskFull => self.room.free_disk(&name).await?,
-                _ => {
-                    let agent = self.agents.get_mut(host);
-                    has_hit |= agent.is_some_and(|agent| agent.relieve(fault));
-                }
-            }
-        }
-        Ok(has_hit)
-    }
-
-    /// Faults that had a part in something since they were asked last.
-    pub fn hits(&self) -> Vec<u32> {
-        let met = self
-            .registry_faults
-            .iter()
-            .filter(|(_, fault)| fault.hits(&self.registry) > 0);
-        let of_calls = self.agents.values().flat_map(Agent::hits);
-        met.map(|(fault, _)| *fault).chain(of_calls).collect()
-    }
-
     /// Ends everything that might still say something.
     pub fn fall_silent(&mut self) {
         self.clients.clear();
@@ -465,18 +386,10 @@ impl Scene {
 
     /// Removes everything.
     pub async fn close(self) -> Result<(), SceneError> {
-        self.room.close().await?;
+        let removed = self.room.close().await?;
+        if !removed.is_complete() {
+            tracing::warn!(%removed, "something is left; `wavetank doctor --sweep` tries again");
+        }
         Ok(())
     }
-}
-
-/// How a process ended, and the end of what it said.
-fn last_words(status: Option<std::process::ExitStatus>, log: &Path) -> String {
-    let status = status.map_or_else(|| "ended".to_owned(), |status| status.to_string());
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let start = text.len().saturating_sub(LAST_WORDS);
-    let end = (start..=text.len())
-        .find_map(|at| text.get(at..))
-        .unwrap_or_default();
-    format!("{status}: {}", end.trim())
 }

@@ -3,11 +3,12 @@
 use wavetank_engine::blows;
 use wavetank_model::Operation;
 use wavetank_scenario::plan::Action;
-use wavetank_trace::{EventId, HostState, Payload};
+use wavetank_trace::{EventId, FaultState, HostState, Payload};
 
 use crate::images;
+use crate::parts::Struck;
 use crate::scene::SceneError;
-use crate::stage::Stage;
+use crate::stage::{Stage, TELLING};
 
 impl Stage<'_> {
     /// A fault comes into force.
@@ -20,6 +21,11 @@ impl Stage<'_> {
             Action::PowerLoss { .. } => self.end_all(fault, &places, HostState::PowerLost).await,
             Action::Wipe => self.end_all(fault, &places, HostState::Wiped).await,
             Action::Pause => self.pause_all(fault, &places).await,
+            Action::ClockJump { by_ns } => {
+                self.jump_clocks(&places, *by_ns)?;
+                self.hit(fault);
+                Ok(())
+            }
             Action::Membership { join } => self.change_membership(fault, &places, *join).await,
             Action::Operator { operation } => {
                 self.operator.push(operation.clone(), EventId(0));
@@ -56,14 +62,26 @@ impl Stage<'_> {
             .into_iter()
             .map(|(place, id)| (self.roster.id_of(place), id))
             .collect();
-        if self
-            .scene
+        if let Action::DaemonRestart { .. } = action {
+            self.blindness.begins(fault, self.wall_before(TELLING));
+        }
+        let scene = &mut self.scene;
+        match scene
             .strike(fault, action, target, &hosts, &containers)
             .await?
         {
-            self.hit(fault);
+            Struck::Hit => self.hit(fault),
+            Struck::Armed => {}
+            Struck::Not(why) => {
+                self.tell_fault(fault, FaultState::NotApplied, (Vec::new(), why));
+            }
         }
         Ok(())
+    }
+
+    fn jump_clocks(&self, places: &[u32], by_ns: i64) -> Result<(), SceneError> {
+        let mut nodes = places.iter().map(|place| self.roster.id_of(*place));
+        nodes.try_for_each(|node| self.scene.jump_clock(node, by_ns))
     }
 
     async fn set_network(&mut self, fault: u32) -> Result<(), SceneError> {
@@ -171,6 +189,7 @@ impl Stage<'_> {
                 Ok(())
             }
             Action::Pause => self.resume_all(fault, &places).await,
+            Action::ClockJump { by_ns } => self.jump_clocks(&places, by_ns.saturating_neg()),
             Action::TaskUnhealthy => {
                 self.set_health(fault, true);
                 Ok(())
@@ -191,6 +210,9 @@ impl Stage<'_> {
             .collect();
         if self.scene.relieve(fault, action, &hosts).await? {
             self.hit(fault);
+        }
+        if let Action::DaemonRestart { .. } = action {
+            self.blindness.ends(fault, self.wall());
         }
         Ok(())
     }

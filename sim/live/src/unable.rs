@@ -4,8 +4,9 @@
 use wavetank_node::config::RuntimeKind;
 use wavetank_scenario::plan::{Action, Fault, Point, Trigger};
 
-use crate::calls::{Means, means};
+use crate::calls::means;
 use crate::room::Capabilities;
+use crate::wall_clock;
 
 /// Why a fault cannot be applied to such a runtime and such links; `None` if it can.
 pub fn why(fault: &Fault, kind: RuntimeKind, links: Capabilities) -> Option<String> {
@@ -31,9 +32,7 @@ fn anywhere(action: &Action) -> Option<&'static str> {
         Action::SlowCpu { .. } => {
             "a quota of one process's CPU time needs a control group of its own"
         }
-        Action::ClockJump { .. } | Action::ClockDrift { .. } => {
-            "all processes of a machine share its clocks"
-        }
+        Action::ClockDrift { .. } => "monotonic clocks of a machine cannot run apart",
         Action::DiskSlow { .. } | Action::DiskError | Action::DiskLies | Action::BitRot { .. } => {
             "this takes a device of its own below the node's file system"
         }
@@ -55,6 +54,12 @@ fn here(action: &Action, kind: RuntimeKind, links: Capabilities) -> Option<&'sta
     Some(match action {
         Action::LinkLoss { .. } if !links.loss => "this kernel cannot lose packets by chance",
         Action::LinkBandwidth { .. } if !links.bandwidth => "this kernel cannot slow a link down",
+        Action::ClockJump { .. } if kind == RuntimeKind::Oci => {
+            "its monitors are the node's children and would live by the node's clock"
+        }
+        Action::ClockJump { .. } if wall_clock::library().is_none() => {
+            "all processes share the machine's clock; libfaketime, which helps, is not installed"
+        }
         Action::LinkDelay { .. } if !links.delay => "this kernel cannot hold packets back",
         Action::DaemonRestart { .. } | Action::MonitorKill if kind == RuntimeKind::Oci => {
             "the OCI adapter has no daemon"
@@ -75,6 +80,8 @@ fn between(action: &Action, kind: RuntimeKind) -> Option<String> {
             | Action::RuntimeEventDuplicate { .. }
             | Action::RuntimeEventDelay { .. }
             | Action::ExitBeforeStart { .. }
+            | Action::ExitLate { .. }
+            | Action::ExitCodeWrong { .. }
             | Action::ExitCodeLost { .. }
             | Action::ExitTimeMissing { .. }
             | Action::KillDeadErrors
@@ -84,11 +91,5 @@ fn between(action: &Action, kind: RuntimeKind) -> Option<String> {
     if !is_about_calls {
         return None;
     }
-    match means(action, kind, 1) {
-        Ok(Means::Chaos(_)) if kind != RuntimeKind::Oci => {
-            Some("the chaos runtime stands below the OCI adapter alone".to_owned())
-        }
-        Ok(_) => None,
-        Err(why) => Some(why.reason),
-    }
+    means(action, kind, 1).err().map(|why| why.reason)
 }

@@ -99,6 +99,7 @@ mod tests {
             seed: 1,
             latency: at_once,
             event_delay: at_once,
+            steps: Default::default(),
             interpreter: None,
         };
         let registry = Arc::new(Mutex::new(Registry::new(Default::default())));

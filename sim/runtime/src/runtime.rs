@@ -10,7 +10,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use wavetank_model::NodeId;
 use wavetank_port::{ErrorClass, RuntimeCommand, RuntimeError, RuntimeEvent, RuntimeReply};
-use wavetank_scenario::plan::Range;
+use wavetank_scenario::plan::{Range, RuntimeSteps};
 use wavetank_trace::{Payload, VirtualTime};
 use wavetank_world::{
     Interpreter, LocalClock, Output, PortCommand, Registry, Runtime, RuntimeConfig, Stream,
@@ -67,6 +67,8 @@ pub struct SimConfig {
     /// Delay of events. A real stream keeps the order of what it carries: so does this one if the
     /// range is a single value.
     pub event_delay: Range,
+    /// Steps that take what was measured instead; measured events keep their order.
+    pub steps: RuntimeSteps,
     /// What containers' commands mean; `None`: nothing, the image alone decides.
     pub interpreter: Option<Interpreter>,
 }
@@ -130,6 +132,7 @@ impl SimRuntime {
                 node: config.node,
                 latency: config.latency,
                 event_delay: config.event_delay,
+                steps: config.steps.clone(),
             },
             stream,
         );

@@ -10,7 +10,7 @@ use wavetank_port::{
     ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, ErrorClass, EventRecord,
     ImageReference, Network, PullRequest, RuntimeError, RuntimeEvent,
 };
-use wavetank_scenario::plan::{Health, Image, OnTerm, Range};
+use wavetank_scenario::plan::{Health, Image, OnTerm, Range, RuntimeSteps};
 use wavetank_sim_runtime::{SimConfig, SimRuntime};
 use wavetank_world::{Registry, RuntimeEffect, RuntimeRule};
 
@@ -46,6 +46,7 @@ async fn machine(seed: u64) -> Result<SimRuntime, RuntimeError> {
         seed,
         latency: span(1, 20),
         event_delay: span(1, 5),
+        steps: RuntimeSteps::new(),
         interpreter: None,
     };
     let registry = Arc::new(Mutex::new(Registry::new(images.into())));

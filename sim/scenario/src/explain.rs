@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use wavetank_model::{Availability, NodeId, Operation, ServiceMode, ServiceSpec};
 
-use crate::plan::{Action, Cluster, Direction, Fault, Plan, Point, Shape, Step, Target, Trigger};
-use crate::scalars::{show, show_range, show_signed, show_size};
+use crate::plan::{
+    Action, Cluster, Direction, Fault, Plan, Point, Quantiles, RuntimeStep, RuntimeSteps, Shape,
+    Step, Target, Trigger,
+};
+use crate::scalars::{show, show_decimal, show_range, show_signed, show_size};
 
 /// The concrete timeline.
 pub(crate) fn explain(plan: &Plan, description: Option<&str>) -> String {
@@ -21,6 +24,9 @@ pub(crate) fn explain(plan: &Plan, description: Option<&str>) -> String {
         let _ = writeln!(text, "{}", description.trim());
     }
     let _ = writeln!(text, "\n{}", cluster(&plan.cluster));
+    if !plan.cluster.runtime_steps.is_empty() {
+        let _ = writeln!(text, "{}", measured(&plan.cluster.runtime_steps));
+    }
     let _ = writeln!(text, "\nTimeline");
     for (at, what) in timeline(plan) {
         let _ = writeln!(text, "  {:>10}  {what}", show(at));
@@ -57,6 +63,16 @@ fn cluster(cluster: &Cluster) -> String {
         show_range(cluster.latency),
         show_range(cluster.fsync)
     )
+}
+
+/// Steps of the runtimes that take what was measured: the middle and the 95th in a hundred.
+fn measured(steps: &RuntimeSteps) -> String {
+    let step = |(step, times): (&RuntimeStep, &Quantiles)| {
+        let [middle, late] = [50, 95].map(|percent| show_decimal(times.percent(percent)));
+        format!("{} {middle} (p95 {late})", step.name())
+    };
+    let steps: Vec<String> = steps.iter().map(step).collect();
+    format!("runtimes: {}", steps.join(", "))
 }
 
 /// Everything that has a time, in order.
@@ -231,7 +247,10 @@ fn action(action: &Action) -> String {
         Action::RuntimeEventDelay { event, by, count } => {
             format!("{event} by {}, {}", show_range(*by), counted(count))
         }
-        Action::ExitBeforeStart { count, code } => format!("{count} with code {code}"),
+        Action::ExitBeforeStart { count, code } | Action::ExitCodeWrong { count, code } => {
+            format!("{count} with code {code}")
+        }
+        Action::ExitLate { by, count } => format!("{count} by {}", show_range(*by)),
         Action::ExitCodeLost { count } | Action::ExitTimeMissing { count } => count.to_string(),
         Action::DaemonRestart { keeps_state: false } => "forgets its containers".to_owned(),
         Action::TaskExit { code } => format!("code {code}"),

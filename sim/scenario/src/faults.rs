@@ -244,7 +244,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
             "how far; negative for back",
         )],
         MACHINE,
-        SIMULATED,
+        ALL,
         "StreamSpace 53: clock skew of 20 s",
     ),
     fault(
@@ -523,6 +523,22 @@ pub const CATALOGUE: &[FaultInfo] = &[
         "Reaper 1: a process that exits within a millisecond",
     ),
     fault(
+        "exit-late",
+        "ends are noticed later; until then a container counts as running, though it is dead",
+        &[BY, ONE],
+        RUNTIME,
+        ALL,
+        "Reaper 2: an exit that is reported late",
+    ),
+    fault(
+        "exit-code-wrong",
+        "ends are noticed with another code",
+        &[ONE, optional("code", CODE, "1", "the exit code")],
+        RUNTIME,
+        ALL,
+        "kubernetes/kubernetes#104107: 0 became 137",
+    ),
+    fault(
         "exit-code-lost",
         "exit codes are lost",
         &[ONE],
@@ -540,7 +556,7 @@ pub const CATALOGUE: &[FaultInfo] = &[
     ),
     fault(
         "kill-dead-errors",
-        "killing a dead process is an unknown error instead of not-found",
+        "killing or stopping a dead process is an unknown error",
         &[],
         RUNTIME,
         SIMULATED,

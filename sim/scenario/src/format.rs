@@ -246,8 +246,73 @@ static RUNTIME: Shape = Shape {
     fields: &[
         optional("latency", Kind::Range, "5ms..50ms", "of a call"),
         optional("event_delay", Kind::Range, "1ms..20ms", "of an event"),
+        optional(
+            "steps",
+            Kind::Record(&STEPS),
+            "none",
+            "steps that take what was measured instead; `wavetank calibrate` writes them",
+        ),
     ],
 };
+
+/// Every step of `plan::RuntimeStep`.
+static STEPS: Shape = Shape {
+    name: "steps",
+    meaning: "how long each step of a container's life takes",
+    fields: &[
+        step(
+            "pull",
+            "a pull of what is there already; content comes on top",
+        ),
+        step("create", "a container is made"),
+        step("start", "a container is started, until the answer"),
+        step("begin", "a container is started, until its process begins"),
+        step(
+            "exit_seen",
+            "a process has ended, until whoever waits is told",
+        ),
+        step("event", "something has happened, until its event comes"),
+        step("delete", "a container is deleted"),
+        step("call", "every other call"),
+    ],
+};
+
+const fn step(name: &'static str, meaning: &'static str) -> Field {
+    optional(name, STEP_TIME, "`latency` or `event_delay`", meaning)
+}
+
+const STEP_TIME: Kind = Kind::Either(&[Kind::Range, Kind::Record(&QUANTILES)]);
+
+/// Every percentage of `plan::PERCENTS`.
+static QUANTILES: Shape = Shape {
+    name: "quantiles",
+    meaning: "a distribution: what so many in a hundred do not exceed, straight lines between",
+    fields: &[
+        required("p0", Kind::Duration, "the shortest"),
+        quantile("p1"),
+        quantile("p5"),
+        quantile("p10"),
+        quantile("p25"),
+        optional("p50", Kind::Duration, "", "the middle"),
+        quantile("p75"),
+        quantile("p90"),
+        quantile("p95"),
+        quantile("p96"),
+        quantile("p97"),
+        quantile("p98"),
+        quantile("p99"),
+        required("p100", Kind::Duration, "the longest"),
+    ],
+};
+
+const fn quantile(name: &'static str) -> Field {
+    optional(
+        name,
+        Kind::Duration,
+        "",
+        "what so many in a hundred do not exceed",
+    )
+}
 
 /// Every constant of `wavetank_model::Timers`.
 pub(crate) static TIMERS: Shape = Shape {

@@ -7,7 +7,8 @@
 //!
 //! Map: `plan` (the contract with executors), `scenario` (reading), `format`, `faults`, `checks`,
 //! `profiles` (tables), `expression` (CEL), `schema`, `explain` (the tables and plans for people),
-//! `lints`, `diagnostic`, `scalars`, `read`, `draw` (helpers).
+//! `lints`, `diagnostic`, `scalars`, `read`, `draw` (helpers), `quantiles` (what was measured of
+//! a runtime).
 //!
 //! # Determinism
 //! A plan depends on the files and the seed alone. Every draw has a stream of its own, keyed by
@@ -26,6 +27,7 @@ mod kind;
 mod lints;
 pub mod plan;
 pub mod profiles;
+mod quantiles;
 mod read;
 mod resolve;
 mod scalars;
@@ -39,5 +41,6 @@ pub use expression::{Expression, ExpressionError};
 pub use format::FORMAT_VERSION;
 pub use kind::{Field, Kind, Shape};
 pub use plan::Plan;
+pub use quantiles::steps_as_yaml;
 pub use scenario::{Override, Scenario, Seeds, load, load_with};
 pub use schema::json_schema;

@@ -25,6 +25,32 @@ pub(crate) fn lint(
     unused_images(tree, workload, problems);
     unplaceable(tree, world, workload, problems);
     unable_worlds(tree, faults, worlds, problems);
+    idle_ranges(tree, problems);
+}
+
+/// A range that is given beside measured steps and that no step is left for.
+fn idle_ranges(tree: &Node, problems: &mut Problems) {
+    let cluster = tree.get("cluster");
+    let Some(runtime) = cluster.and_then(|it| it.get("runtime")) else {
+        return;
+    };
+    let Some(steps) = runtime.get("steps") else {
+        return;
+    };
+    let calls = ["pull", "create", "start", "exit_seen", "delete", "call"];
+    for (range, replaced) in [("latency", &calls[..]), ("event_delay", &["event"])] {
+        let Some(entry) = runtime.entry(range) else {
+            continue;
+        };
+        if replaced.iter().all(|step| steps.get(step).is_some()) {
+            let message = format!("`{range}` has no effect: measured steps replace it");
+            problems.add(
+                Problem::warning("scenario::lint::idle-range", entry.key_span, message)
+                    .label("never drawn from")
+                    .also(steps.span, "these are"),
+            );
+        }
+    }
 }
 
 fn late_steps(tree: &Node, world: &World<'_>, problems: &mut Problems) {

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use wavetank_model::{NodeId, Operation, Resources, Timers};
 use wavetank_port::ErrorClass;
 
+pub use crate::quantiles::{PERCENTS, Quantiles, RuntimeStep, RuntimeSteps};
+
 /// One experiment, ready to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -59,10 +61,21 @@ pub struct Cluster {
     pub runtime_latency: Range,
     /// Delay of a runtime's events.
     pub event_delay: Range,
+    /// Steps that were measured on a runtime; they take what was measured instead.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub runtime_steps: RuntimeSteps,
     /// How long a supervisor waits before it starts a crashed process again.
     pub restart_delay: Duration,
     /// Volumes that all agents share; all others exist once per agent.
     pub shared_volumes: Vec<String>,
+}
+
+impl Cluster {
+    /// The longest that an event of a runtime takes by itself.
+    pub fn event_delay_max(&self) -> Duration {
+        let measured = self.runtime_steps.get(&RuntimeStep::Event);
+        measured.map_or(self.event_delay.max, Quantiles::max)
+    }
 }
 
 /// An inclusive range of durations.
@@ -475,6 +488,21 @@ pub enum Action {
         /// The exit code.
         code: i32,
     },
+    /// Ends are noticed this much later: until then a container counts as running, though its
+    /// process is gone, does nothing and heeds no signal.
+    ExitLate {
+        /// How much later.
+        by: Range,
+        /// How many exits.
+        count: u32,
+    },
+    /// Ends are noticed with this code, whatever the process ended with.
+    ExitCodeWrong {
+        /// How many exits.
+        count: u32,
+        /// The exit code.
+        code: i32,
+    },
     /// The runtime reports this exit code as unknown and loses the true one.
     ExitCodeLost {
         /// How many exits.
@@ -589,6 +617,8 @@ impl Action {
             Action::RuntimeEventDuplicate { .. } => "runtime-event-duplicate",
             Action::RuntimeEventDelay { .. } => "runtime-event-delay",
             Action::ExitBeforeStart { .. } => "exit-before-start",
+            Action::ExitLate { .. } => "exit-late",
+            Action::ExitCodeWrong { .. } => "exit-code-wrong",
             Action::ExitCodeLost { .. } => "exit-code-lost",
             Action::ExitTimeMissing { .. } => "exit-time-missing",
             Action::KillDeadErrors => "kill-dead-errors",

@@ -224,6 +224,21 @@ pub(crate) fn show(duration: Duration) -> String {
     text
 }
 
+/// A measured duration, rounded to microseconds, in one unit: `850us`, `36.12ms`, `1.5s`.
+pub(crate) fn show_decimal(duration: Duration) -> String {
+    let micros = (duration.as_nanos() + 500) / 1_000;
+    let (unit, name) = match micros {
+        0..1_000 => return format!("{micros}us"),
+        1_000..1_000_000 => (1_000, "ms"),
+        _ => (1_000_000, "s"),
+    };
+    let digits = if unit == 1_000 { 3 } else { 6 };
+    let fraction = format!("{:0digits$}", micros % unit);
+    let text = format!("{}.{fraction}", micros / unit);
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    format!("{text}{name}")
+}
+
 /// A range for a person.
 pub(crate) fn show_range(range: Range) -> String {
     if range.min == range.max {
@@ -314,6 +329,10 @@ mod tests {
         for text in ["1m30s", "250ms", "1h", "1s5us"] {
             assert_eq!(show(duration(text).unwrap()), text);
         }
+        for text in ["0us", "850us", "1ms", "36.12ms", "100ms", "1.5s", "20s"] {
+            assert_eq!(show_decimal(duration(text).unwrap()), text);
+        }
+        assert_eq!(show_decimal(Duration::from_nanos(36_119_600)), "36.12ms");
         assert_eq!(show_size(3 << 29), "1536MiB");
     }
 }

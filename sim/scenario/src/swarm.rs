@@ -345,16 +345,6 @@ fn runtime(name: &str, stream: &mut Stream) -> Option<Action> {
             by: up_to(10_000, stream),
             count: count(stream),
         },
-        "exit-before-start" => Action::ExitBeforeStart {
-            count: small(stream, 1, 3),
-            code: exit_code(stream),
-        },
-        "exit-code-lost" => Action::ExitCodeLost {
-            count: small(stream, 1, 3),
-        },
-        "exit-time-missing" => Action::ExitTimeMissing {
-            count: small(stream, 1, 3),
-        },
         "kill-dead-errors" => Action::KillDeadErrors,
         "monitor-kill" => Action::MonitorKill,
         "daemon-restart" => Action::DaemonRestart {
@@ -364,6 +354,31 @@ fn runtime(name: &str, stream: &mut Stream) -> Option<Action> {
             count: count(stream),
         },
         "orphan" => Action::Orphan,
+        _ => return ends(name, stream),
+    })
+}
+
+/// How processes end, and what is said of it.
+fn ends(name: &str, stream: &mut Stream) -> Option<Action> {
+    Some(match name {
+        "exit-before-start" => Action::ExitBeforeStart {
+            count: small(stream, 1, 3),
+            code: exit_code(stream),
+        },
+        "exit-late" => Action::ExitLate {
+            by: up_to(10_000, stream),
+            count: small(stream, 1, 3),
+        },
+        "exit-code-wrong" => Action::ExitCodeWrong {
+            count: small(stream, 1, 3),
+            code: exit_code(stream),
+        },
+        "exit-code-lost" => Action::ExitCodeLost {
+            count: small(stream, 1, 3),
+        },
+        "exit-time-missing" => Action::ExitTimeMissing {
+            count: small(stream, 1, 3),
+        },
         "task-exit" => Action::TaskExit {
             code: exit_code(stream),
         },

@@ -224,6 +224,7 @@ fn build_runtime(
         seed: common.plan.seed,
         latency: common.plan.cluster.runtime_latency,
         event_delay: common.plan.cluster.event_delay,
+        steps: common.plan.cluster.runtime_steps.clone(),
         interpreter: None,
     };
     let log = Arc::clone(&common.log);

@@ -27,6 +27,11 @@ impl Stream {
         self.rng.next_u64()
     }
 
+    /// A share of one, in 2^-32.
+    pub fn share(&mut self) -> u32 {
+        u32::try_from(self.rng.next_u64() >> 32).unwrap_or(u32::MAX)
+    }
+
     /// A number below `bound`; 0 if the bound is 0. Multiply-shift: the bias is below 2^-32 for
     /// bounds that fit in 32 bits, and it costs one draw.
     pub fn below(&mut self, bound: u64) -> u64 {

@@ -87,6 +87,7 @@ const RULES: &[Rule] = &[
     text::check_allow,
     text::check_blanks,
     text::check_columns,
+    text::check_conflicts,
     text::check_file_length,
     text::check_header,
     text::check_leftovers,

@@ -39,6 +39,9 @@ const MACHINE_FOLDERS: &[&str] = &["home", "Users", "root", "work", "mnt"];
 /// Words that promise work instead of doing it.
 const LEFTOVERS: &[&str] = &["TODO", "FIXME", "XXX", "HACK"];
 
+/// What git writes around what it could not merge, each at the start of a line.
+const CONFLICT_MARKS: &[&str] = &["<<<<<<<", "|||||||", ">>>>>>>"];
+
 /// Every Rust file opens with what it owns.
 pub fn check_header(source: &Source) -> Vec<Problem> {
     if !source.is_rust() || source.text.starts_with("//! ") {
@@ -163,6 +166,19 @@ fn is_about_leftovers(source: &Source) -> bool {
     source.path == "clippy.toml" || source.path.ends_with("Cargo.toml")
 }
 
+/// A merge was not finished.
+pub fn check_conflicts(source: &Source) -> Vec<Problem> {
+    by_line(source, &source.text, |line| {
+        CONFLICT_MARKS
+            .iter()
+            .find(|mark| {
+                line.strip_prefix(**mark)
+                    .is_some_and(|it| it.starts_with(' '))
+            })
+            .map(|mark| format!("`{mark}`: finish the merge"))
+    })
+}
+
 /// A path of one machine works on no other.
 pub fn check_absolute_paths(source: &Source) -> Vec<Problem> {
     by_line(source, &source.text, |line| {
@@ -260,6 +276,16 @@ mod tests {
         assert_eq!(lines(check_columns, "a.rs", &data), [2]);
         let data = format!("let a = r\"\n{}\n\";\n", "x ".repeat(100));
         assert_eq!(lines(check_columns, "a.rs", &data), NOWHERE);
+    }
+
+    #[test]
+    fn an_unfinished_merge_is_named() {
+        let text = "a\n<<<<<<< HEAD\nb\n=======\nc\n>>>>>>> other\n";
+        assert_eq!(lines(check_conflicts, "a.md", text), [2, 6]);
+        assert_eq!(
+            lines(check_conflicts, "a.md", "b << 7 <<<<<<< c\n"),
+            NOWHERE
+        );
     }
 
     #[test]

@@ -214,12 +214,22 @@ impl Task {
         let to = match error.class {
             ErrorClass::InvalidArgument => TaskState::Rejected,
             _ if is_last => TaskState::Failed,
-            _ => return,
+            _ => return self.say_why_it_waits(ctx, error.to_string()),
         };
         tools
             .images
             .release(&self.durable.assignment.spec.image, self.id());
         self.finish(ctx, to, Reason::ImagePullFailed, error.to_string());
+    }
+
+    /// The pull will be tried again. What is new about that is reported.
+    fn say_why_it_waits(&mut self, ctx: &mut Context<'_>, message: String) {
+        if self.state() == TaskState::Pulling && self.durable.status.message != message {
+            self.transition(ctx, |status| {
+                status.reason = Some(Reason::ImagePullFailed);
+                status.message = message;
+            });
+        }
     }
 
     /// The runtime said something about one of the task's containers. Only a reason to look, but

@@ -67,7 +67,11 @@ impl Task {
             Action::BeginPull => self.transition(ctx, |status| status.state = TaskState::Pulling),
             Action::NeedImage => self.need_image(ctx, tools),
             Action::BeginCreate => {
-                self.transition(ctx, |status| status.state = TaskState::Creating);
+                self.transition(ctx, |status| {
+                    status.state = TaskState::Creating;
+                    status.reason = None;
+                    status.message.clear();
+                });
             }
             Action::BeginStart => {
                 self.tracker.strikes = 0;

@@ -202,8 +202,7 @@ impl Task {
         change(&mut status);
         status.sequence += 1;
         debug_assert!(
-            from.may_become(attempt, status.state, status.attempt)
-                || (from == TaskState::Running && status.state == from),
+            from.may_report(attempt, status.state, status.attempt),
             "{} may not go from {from} to {}",
             self.id(),
             status.state

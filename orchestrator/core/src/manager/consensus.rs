@@ -15,10 +15,13 @@
 //! membership change was committed, so that a restarted manager never acts under a membership
 //! that the others have left two changes behind.
 
+mod peers;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot as RaftSnapshot};
-use raft::{Config, ProgressState, RawNode, ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::{Config, RawNode, ReadOnlyOption, StateRole};
 use rand_chacha::ChaCha8Rng;
 use wavetank_model::{ConsensusRole, Instant, Timers};
 
@@ -35,9 +38,6 @@ const MESSAGE_BYTES_MAX: u64 = 1 << 20;
 
 /// Append messages on their way to one follower.
 const IN_FLIGHT_MAX: usize = 256;
-
-/// A learner this close to the end of the log has caught up.
-const CAUGHT_UP_WITHIN: u64 = 64;
 
 /// What one round of consensus wants done.
 #[derive(Default)]
@@ -76,6 +76,8 @@ pub(super) struct Consensus {
     drawn_for: (u64, StateRole),
     /// What the disk knows.
     durable: Hard,
+    /// While it leads: when each other member was last heard of.
+    heard: BTreeMap<u64, Instant>,
 }
 
 impl Consensus {
@@ -100,6 +102,7 @@ impl Consensus {
             draw: 0,
             drawn_for: (0, StateRole::Follower),
             durable,
+            heard: BTreeMap::new(),
         };
         consensus.redraw(rng);
         Ok(consensus)
@@ -219,6 +222,9 @@ impl Consensus {
 
     /// Handles a message that was checked before. Stale ones are ignored by the library.
     pub fn step(&mut self, message: Message, rng: &mut ChaCha8Rng) {
+        if self.leads() {
+            self.heard.insert(message.from, self.ticked);
+        }
         // The only errors are answers of members that are gone.
         let _gone = self.raw.step(message);
         self.settle(rng);
@@ -279,51 +285,6 @@ impl Consensus {
         self.journal().conf()
     }
 
-    /// The learner, if any, that holds nearly all of the log and could vote.
-    pub fn caught_up_learner(&self) -> Option<u64> {
-        let progress = self.raw.raft.prs();
-        let close = |learner: &&u64| {
-            progress.get(**learner).is_some_and(|progress| {
-                progress.state != ProgressState::Snapshot
-                    && progress.recent_active
-                    && progress.matched > 0
-                    && progress.matched + CAUGHT_UP_WITHIN >= self.last()
-            })
-        };
-        self.conf().learners.iter().find(close).copied()
-    }
-
-    /// Members that wait for a snapshot.
-    pub fn waiting_for_snapshot(&self) -> impl Iterator<Item = u64> {
-        let conf = self.conf();
-        let members = conf
-            .voters
-            .iter()
-            .chain(&conf.learners)
-            .chain(&conf.voters_outgoing);
-        members
-            .copied()
-            .filter(|member| self.waits_for_snapshot(*member))
-    }
-
-    /// True if a snapshot is on its way to the member.
-    pub fn waits_for_snapshot(&self, member: u64) -> bool {
-        let progress = self.raw.raft.prs().get(member);
-        progress.is_some_and(|progress| progress.state == ProgressState::Snapshot)
-    }
-
-    /// A snapshot did not arrive: find out again what the member has.
-    pub fn snapshot_lost(&mut self, member: u64) {
-        self.raw.report_snapshot(member, SnapshotStatus::Failure);
-    }
-
-    /// A member's process is gone: what was sent last may not have arrived.
-    pub fn unreachable(&mut self, member: u64) {
-        if self.leads() {
-            self.raw.report_unreachable(member);
-        }
-    }
-
     /// Hands leadership to another voter, the one that is furthest if none is named. False if
     /// there is nobody to hand it to.
     pub fn transfer(&mut self, to: Option<u64>) -> bool {
@@ -335,23 +296,6 @@ impl Consensus {
         };
         self.raw.transfer_leader(to);
         self.transferring()
-    }
-
-    fn successor(&self) -> Option<u64> {
-        let progress = self.raw.raft.prs();
-        let others = self
-            .conf()
-            .voters
-            .iter()
-            .copied()
-            .filter(|voter| *voter != self.member());
-        let alive = others.filter_map(|voter| {
-            let progress = progress
-                .get(voter)
-                .filter(|progress| progress.recent_active)?;
-            Some((progress.matched, std::cmp::Reverse(voter)))
-        });
-        alive.max().map(|(_, std::cmp::Reverse(voter))| voter)
     }
 
     /// True while leadership is being handed over; proposals are dropped meanwhile.

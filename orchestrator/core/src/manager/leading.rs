@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use wavetank_model::{Availability, Epoch, Incarnation, Instant, NodeId, Operation, Timers};
+use wavetank_model::{
+    Availability, Epoch, Incarnation, Instant, NodeId, Operation, Outcome, Timers,
+};
 
 use super::Manager;
 use super::command::Command;
@@ -69,6 +71,13 @@ impl Leading {
     }
 }
 
+/// What is known of the group besides what is agreed on.
+struct Group<'a> {
+    leader: NodeId,
+    /// Members without a vote.
+    learners: &'a [u64],
+}
+
 impl Manager {
     /// The first entry of the own epoch is applied: everything before it is, too.
     pub(super) fn start_leading(&mut self, ctx: &mut Context<'_>) {
@@ -96,7 +105,11 @@ impl Manager {
             let _position = consensus.propose(command.encode());
         }
         for read in leading.requests.answerable(self.applied) {
-            leading.answer(&read, &self.store, ctx);
+            let group = Group {
+                leader: self.config.id,
+                learners: &consensus.conf().learners,
+            };
+            leading.answer(&read, &self.store, &group, ctx);
         }
         leading.requests.start_round(consensus);
         leading.plan(consensus, &self.store, self.applied, plans, ctx.now());
@@ -134,9 +147,19 @@ impl Leading {
     }
 
     /// Answers a read whose round was confirmed. A lease that is about to expire is not renewed
-    /// and not answered for: the holder asks again and learns what became of it.
-    pub(super) fn answer(&mut self, read: &Read, store: &Store, ctx: &mut Context<'_>) {
-        let result = store.read(&read.operation);
+    /// and not answered for: the holder asks again and learns what became of it. Who leads, which
+    /// is whoever answers, and who has no vote yet is not in the store.
+    fn answer(&mut self, read: &Read, store: &Store, group: &Group<'_>, ctx: &mut Context<'_>) {
+        let mut result = store.read(&read.operation);
+        if let Ok(Outcome::Nodes {
+            leader, joining, ..
+        }) = &mut result
+        {
+            *leader = Some(group.leader);
+            let members = store.members();
+            let learners = group.learners.iter();
+            *joining = learners.filter_map(|it| members.get(it).copied()).collect();
+        }
         if let (Operation::LeaseRenew { lease, token }, Ok(_)) = (&read.operation, &result) {
             let Some(planner) = &mut self.planner else {
                 return;

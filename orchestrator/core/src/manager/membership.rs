@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use wavetank_model::{Incarnation, Instant, NodeId, Revision, Timers};
+use wavetank_model::{Incarnation, Instant, NodeId, Operation, OperationError, Revision, Timers};
 
 use super::Manager;
 use super::command::Command;
@@ -275,6 +275,26 @@ fn next_step(consensus: &Consensus, store: &super::store::Store) -> Option<Vec<M
     }
     let learner = consensus.caught_up_learner()?;
     Some(vec![MemberStep::Vote(learner)])
+}
+
+/// Why a manager must not be removed now: too few of the others are in reach to go on without it.
+/// Only a leader knows who is in reach, so this is asked before the request gets into the log.
+pub(super) fn would_lose_quorum(
+    consensus: &Consensus,
+    members: &BTreeMap<u64, NodeId>,
+    operation: &Operation,
+) -> Option<OperationError> {
+    let Operation::RemoveManager { node } = operation else {
+        return None;
+    };
+    let (member, _) = members.iter().find(|(_, listed)| *listed == node)?;
+    let (near, needed) = consensus.quorum_without(*member);
+    (near < needed && members.len() > 1).then(|| OperationError::Invalid {
+        why: format!(
+            "without {node} the managers need {needed} in reach to go on and have {near}; \
+             bring one back first, or remove one that is gone"
+        ),
+    })
 }
 
 fn is_in(consensus: &Consensus, member: u64) -> bool {

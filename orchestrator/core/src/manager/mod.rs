@@ -22,7 +22,8 @@ use std::collections::BTreeMap;
 
 use raft::eraftpb::MessageType;
 use wavetank_model::{
-    ConsensusRole, Incarnation, Instant, NodeId, NodeRole, Notice, Operation, RequestId, Timers,
+    ConsensusRole, Incarnation, Instant, NodeId, NodeRole, Notice, Operation, OperationError,
+    RequestId, Timers,
 };
 
 use crate::message::{Message, RaftMessage};
@@ -52,7 +53,7 @@ use consensus::{Batch, Consensus};
 use dispatcher::Registration;
 use journal::NOBODY;
 use leading::Leading;
-use membership::Joining;
+use membership::{Joining, would_lose_quorum};
 use requests::Read;
 use start::Opening;
 use store::Store;
@@ -239,12 +240,20 @@ impl Manager {
         let (Some(leading), Some(consensus)) = (&mut self.leading, &mut self.consensus) else {
             return self.redirect(ctx, from);
         };
-        if operation.is_read() || matches!(operation, Operation::LeaseRenew { .. }) {
+        if !operation.is_open_to(from.role) {
+            let why = format!("an agent may not ask for {}", operation.name());
+            let result = Err(OperationError::Invalid { why });
+            ctx.send(from, Message::Response { id, result });
+        } else if operation.is_read() || matches!(operation, Operation::LeaseRenew { .. }) {
             leading.requests.read(Read {
                 from,
                 id,
                 operation,
             });
+        } else if let Some(refusal) = would_lose_quorum(consensus, self.store.members(), &operation)
+        {
+            let result = Err(refusal);
+            ctx.send(from, Message::Response { id, result });
         } else if !leading.requests.is_under_way(id) {
             let command = Command::Client { id, operation };
             // While leadership is handed over nothing is proposed; the client will ask again.

@@ -245,8 +245,7 @@ impl<'a> Work<'a> {
         let mut replaceable = Vec::new();
         let slots = std::mem::take(&mut self.slots);
         for (slot, tasks) in &slots {
-            let keeper = tasks.iter().rev().find(|task| self.fits(task));
-            if let Some(keeper) = keeper {
+            if let Some(keeper) = self.keeper(tasks) {
                 self.clear_doubles(tasks, keeper);
             } else if tasks.iter().any(|task| task.is_wanted()) {
                 replaceable.push(*slot);
@@ -256,6 +255,16 @@ impl<'a> Work<'a> {
         }
         self.slots = slots;
         replaceable
+    }
+
+    /// The task that fills a slot: the newest that fits, unless one of the same template works
+    /// already, as after a drain that was taken back before its node was empty.
+    fn keeper(&self, tasks: &Slot<'a>) -> Option<&'a TaskRecord> {
+        let mut fitting = tasks.iter().rev().filter(|task| self.fits(task));
+        let newest = *fitting.clone().next()?;
+        let template = |task: &TaskRecord| self.service.template_of(task.generation);
+        let works = fitting.find(|task| self.is_up(task) && template(task) == template(newest));
+        Some(works.copied().unwrap_or(newest))
     }
 
     /// Stops the slot's other tasks: those that are no use at once, those that work once the one

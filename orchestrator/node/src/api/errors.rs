@@ -48,8 +48,11 @@ impl ApiError {
     }
 
     /// The managers did not answer in time.
-    pub(super) fn timeout() -> Self {
-        let message = "the managers did not answer in time; a change may still take effect";
+    pub(super) fn timeout(is_change: bool) -> Self {
+        let message = match is_change {
+            true => "the managers did not answer in time; the change may still take effect",
+            false => "the managers did not answer in time: perhaps too few of them are up to lead",
+        };
         ApiError::new(StatusCode::GATEWAY_TIMEOUT, "timeout", message)
     }
 

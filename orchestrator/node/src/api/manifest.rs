@@ -295,8 +295,14 @@ impl Default for UpdateManifest {
 
 /// Why a manifest means nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`replicas`, `global` and `completions` exclude each other: set one of them at most")]
-pub struct ManifestError;
+pub enum ManifestError {
+    /// More than one of them.
+    #[error("`replicas`, `global` and `completions` exclude each other: set one of them at most")]
+    Modes,
+    /// A health check that checks nothing.
+    #[error("`health` needs a `command` to run; without `health` a task is healthy while it runs")]
+    NoProbe,
+}
 
 impl TryFrom<ServiceManifest> for ServiceSpec {
     type Error = ManifestError;
@@ -307,8 +313,12 @@ impl TryFrom<ServiceManifest> for ServiceSpec {
             },
             (None, true, None) => ServiceMode::Global,
             (None, false, Some(completions)) => ServiceMode::Job { completions },
-            _ => return Err(ManifestError),
+            _ => return Err(ManifestError::Modes),
         };
+        let probes_nothing = |health: &HealthManifest| health.command.is_empty();
+        if manifest.health.as_ref().is_some_and(probes_nothing) {
+            return Err(ManifestError::NoProbe);
+        }
         Ok(ServiceSpec {
             name: manifest.name.as_str().into(),
             image: ImageReference(manifest.image),
@@ -493,6 +503,12 @@ mod tests {
         manifest
             .try_into()
             .map_err(|error: ManifestError| error.to_string())
+    }
+
+    #[test]
+    fn a_health_check_without_a_command_is_refused() {
+        let error = spec(r#"{"name": "web", "image": "web:1", "health": {"interval": "5s"}}"#);
+        assert!(error.unwrap_err().contains("needs a `command`"));
     }
 
     #[test]

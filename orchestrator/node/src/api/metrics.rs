@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use prometheus_client::collector::Collector;
@@ -40,8 +41,9 @@ pub struct Metrics {
     transport: watch::Sender<Option<Transport>>,
     /// An agent: it is in a session with the managers' leader.
     in_session: AtomicBool,
-    /// A manager: it hears of no leader.
-    without_leader: AtomicBool,
+    /// A manager: what it is in its group.
+    role: Mutex<Option<ConsensusRole>>,
+    leads: Gauge,
 }
 
 impl Metrics {
@@ -57,6 +59,8 @@ impl Metrics {
         let calls_under_way = Gauge::default();
         let help = "Calls of the container runtime without an answer yet";
         registry.register("runtime_calls_under_way", help, calls_under_way.clone());
+        let leads = Gauge::default();
+        registry.register("leads", "1 while it leads the managers", leads.clone());
         let transport = watch::Sender::new(None);
         registry.register_collector(Box::new(Connections(transport.subscribe())));
         Metrics {
@@ -66,7 +70,8 @@ impl Metrics {
             calls_under_way,
             transport,
             in_session: AtomicBool::new(false),
-            without_leader: AtomicBool::new(false),
+            role: Mutex::default(),
+            leads,
         }
     }
 
@@ -86,9 +91,9 @@ impl Metrics {
         self.transport.borrow().clone()
     }
 
-    /// A manager: whether it hears of no leader.
-    pub fn is_without_leader(&self) -> bool {
-        self.without_leader.load(Ordering::Relaxed)
+    /// A manager: what it is in its group, once it has said so.
+    pub fn role(&self) -> Option<ConsensusRole> {
+        *self.role.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything in Prometheus's text format.
@@ -120,8 +125,8 @@ impl Observer for Metrics {
             Notice::SessionOpened { .. } => self.in_session.store(true, Ordering::Relaxed),
             Notice::SessionLost { .. } => self.in_session.store(false, Ordering::Relaxed),
             Notice::RoleChanged { role, .. } => {
-                let seeks = *role == ConsensusRole::Candidate;
-                self.without_leader.store(seeks, Ordering::Relaxed);
+                *self.role.lock().unwrap_or_else(PoisonError::into_inner) = Some(*role);
+                self.leads.set(i64::from(*role == ConsensusRole::Leader));
             }
             _ => {}
         }

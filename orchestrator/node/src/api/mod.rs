@@ -82,8 +82,9 @@ pub struct Api {
 impl Api {
     /// Asks the managers for something.
     async fn ask(&self, operation: Operation) -> Result<Outcome, ApiError> {
+        let is_change = !operation.is_read();
         let answer = tokio::time::timeout(self.timeout, self.managers.submit(operation)).await;
-        let answer = answer.map_err(|_| ApiError::timeout())?;
+        let answer = answer.map_err(|_| ApiError::timeout(is_change))?;
         let answer = answer.map_err(|gone| ApiError::unavailable(gone.to_string()))?;
         answer.map_err(ApiError::from)
     }
@@ -145,7 +146,8 @@ impl Gate {
         request: Request,
         next: Next,
     ) -> Response {
-        if let Err(refusal) = may(caller.map(|Extension(caller)| caller), request.method()) {
+        let caller = caller.map(|Extension(caller)| caller);
+        if let Err(refusal) = may(caller, request.method(), request.uri().path()) {
             return refusal.into_response();
         }
         // First: whoever is slow to say what he wants is in nobody's way.
@@ -156,9 +158,10 @@ impl Gate {
         let Ok(_permit) = gate.free.try_acquire() else {
             return ApiError::unavailable("too many requests at once").into_response();
         };
+        let is_change = request.method() != Method::GET;
         match tokio::time::timeout(gate.timeout, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => ApiError::timeout().into_response(),
+            Err(_) => ApiError::timeout(is_change).into_response(),
         }
     }
 }
@@ -190,13 +193,17 @@ fn promised(request: &Request) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// An agent runs what others wrote; whoever takes one over must not own the cluster.
-fn may(caller: Option<Caller>, method: &Method) -> Result<(), ApiError> {
+/// An agent runs what others wrote; whoever takes one over must not own the cluster, nor read
+/// what others have put into its store.
+fn may(caller: Option<Caller>, method: &Method, path: &str) -> Result<(), ApiError> {
     let forbidden = |why: &str| ApiError::new(StatusCode::FORBIDDEN, "forbidden", why);
     match caller {
         None => Err(forbidden("show a certificate of the cluster's authority")),
         Some(Caller(node)) if node.role == NodeRole::Agent && method != Method::GET => {
             Err(forbidden("agents may look at the cluster, not change it"))
+        }
+        Some(Caller(node)) if node.role == NodeRole::Agent && path.starts_with("/v1/keys") => {
+            Err(forbidden("agents may not read keys"))
         }
         Some(_) => Ok(()),
     }

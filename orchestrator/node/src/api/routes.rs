@@ -10,7 +10,7 @@ use wavetank_model::{Availability, NodeId, NodeRole, Operation, Outcome, Service
 use wavetank_port::WallTime;
 
 use super::manifest::{Lapse, ServiceManifest};
-use super::views::{Done, KeyValue, Mode, Nodes, Service, Services};
+use super::views::{Agent, Done, KeyValue, Mode, Nodes, Service, Services};
 use super::{Api, ApiError, logs, watch};
 
 /// A body of JSON, or a refusal in our own words.
@@ -65,7 +65,17 @@ pub(super) async fn services(api: &Api) -> Result<Vec<Service>, ApiError> {
 /// All managers and agents.
 pub(super) async fn nodes(api: &Api) -> Result<Nodes, ApiError> {
     match api.ask(Operation::ListNodes).await? {
-        Outcome::Nodes { managers, agents } => Ok(Nodes::new(&managers, agents)),
+        Outcome::Nodes {
+            managers,
+            leader,
+            joining,
+            agents,
+        } => Ok(Nodes {
+            managers: managers.iter().map(NodeId::to_string).collect(),
+            leader: leader.map(|it| it.to_string()),
+            joining: joining.iter().map(NodeId::to_string).collect(),
+            agents: agents.into_iter().map(Agent::from).collect(),
+        }),
         _ => Err(ApiError::nonsense()),
     }
 }

@@ -324,6 +324,11 @@ async fn only_members_ask_and_agents_only_look() {
     assert_eq!(status(None, "GET /v1/nodes").await, 403);
     assert_eq!(status(Some(NodeId::agent(1)), "GET /v1/nodes").await, 200);
     assert_eq!(status(Some(NodeId::agent(1)), stop).await, 403);
+    assert_eq!(status(Some(NodeId::agent(1)), "GET /v1/keys/a").await, 403);
+    assert_ne!(
+        status(Some(NodeId::manager(1)), "GET /v1/keys/a").await,
+        403
+    );
     assert_eq!(status(Some(NodeId::manager(1)), stop).await, 404);
 }
 

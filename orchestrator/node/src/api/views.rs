@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use wavetank_model::{AgentView, NodeId, ServiceView, TaskView};
+use wavetank_model::{AgentView, ServiceView, TaskView};
 use wavetank_port::ExitCode;
 
 use super::manifest::{Cpus, ServiceManifest, Size};
@@ -72,6 +72,12 @@ pub struct Task {
 pub struct Nodes {
     /// Members of the consensus group.
     pub managers: Vec<String>,
+    /// The one of them that leads, if it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// Those of them that have no vote yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joining: Vec<String>,
     /// All agents that ever registered.
     pub agents: Vec<Agent>,
 }
@@ -149,6 +155,9 @@ pub enum Change {
     Managers {
         /// Who they are.
         managers: Vec<String>,
+        /// The one that leads, if it says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        leader: Option<String>,
     },
 }
 
@@ -237,16 +246,6 @@ impl From<AgentView> for Agent {
             memory_used: Size(view.used.memory_bytes),
             labels: view.labels,
             tasks: view.tasks,
-        }
-    }
-}
-
-impl Nodes {
-    /// Managers and agents as they are shown.
-    pub(super) fn new(managers: &[NodeId], agents: Vec<AgentView>) -> Self {
-        Nodes {
-            managers: managers.iter().map(NodeId::to_string).collect(),
-            agents: agents.into_iter().map(Agent::from).collect(),
         }
     }
 }

@@ -96,8 +96,11 @@ impl Watcher {
         for agent in nodes.agents {
             now.insert(format!("node {}", agent.node), Change::Agent { agent });
         }
-        let managers = nodes.managers;
-        now.insert("managers".to_owned(), Change::Managers { managers });
+        let members = Change::Managers {
+            managers: nodes.managers,
+            leader: nodes.leader,
+        };
+        now.insert("managers".to_owned(), members);
         Ok(now)
     }
 }

@@ -215,7 +215,10 @@ impl Lines {
             }
             match self.body.frame().await {
                 None => return Ok(None),
-                Some(Err(error)) => return Err(CtlError::Unreachable(chain(&error))),
+                Some(Err(error)) => {
+                    let why = format!("the manager that was asked is gone: {}", chain(&error));
+                    return Err(CtlError::Unreachable(why));
+                }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
                         self.rest.extend_from_slice(&data);

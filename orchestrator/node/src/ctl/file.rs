@@ -1,5 +1,6 @@
 //! Service files: YAML or JSON, one service or several documents.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::Read as _;
 use std::path::Path;
@@ -42,6 +43,11 @@ fn parse(name: &str, text: &str) -> Result<Vec<ServiceManifest>, CtlError> {
     if manifests.is_empty() {
         return Err(problem(name, &"there is no service in it"));
     }
+    let mut seen = BTreeSet::new();
+    if let Some(twice) = manifests.iter().find(|it| !seen.insert(&it.name)) {
+        let why = format!("service {:?} is in it twice", twice.name);
+        return Err(problem(name, &why));
+    }
     Ok(manifests)
 }
 
@@ -79,6 +85,7 @@ fn options() -> serde_saphyr::Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::manifest::{HealthManifest, RestartManifest};
 
     #[test]
     fn errors_name_line_and_column() {
@@ -92,6 +99,7 @@ mod tests {
             "name: web\nname: web\nimage: i\n",
             "{\"name\": \"web\", \"image\": 1, \"ports\": [99999]}",
             "name: a\nimage: a\n---\nname: b\n",
+            "name: a\nimage: a\n---\nname: a\nimage: b\n",
         ];
         let mut text = String::new();
         for file in files {
@@ -102,6 +110,32 @@ mod tests {
             text.push_str(&format!("--- {}\n{answer}\n", file.replace('\n', " | ")));
         }
         insta::assert_snapshot!(text);
+    }
+
+    /// The README's service says everything that can be said, and shows the defaults.
+    #[test]
+    fn the_service_that_is_documented_is_one() {
+        let readme = include_str!("../../../../README.md");
+        let blocks = readme.split("```yaml\n").skip(1);
+        let blocks = blocks.filter_map(|it| it.split("```").next());
+        let documented = blocks.into_iter().find(|it| it.starts_with("name: web"));
+        let documented = parse("README.md", documented.unwrap()).unwrap().remove(0);
+        let least = parse("f", "name: web\nimage: i\n").unwrap().remove(0);
+        assert_eq!(documented.stop_grace, least.stop_grace);
+        assert_eq!(documented.update, least.update);
+        assert_eq!(documented.resources, least.resources);
+        assert_eq!(
+            documented.health,
+            Some(HealthManifest {
+                command: vec!["/bin/check".to_owned()],
+                ..HealthManifest::default()
+            })
+        );
+        let least = RestartManifest {
+            condition: documented.restart.condition,
+            ..least.restart
+        };
+        assert_eq!(documented.restart, least);
     }
 
     #[test]

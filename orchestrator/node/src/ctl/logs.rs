@@ -77,11 +77,16 @@ impl Session<'_> {
         };
         let (printed, ends) = tokio::join!(print, futures_util::future::join_all(reading));
         printed?;
-        let failures = ends.into_iter().filter_map(Result::err);
-        let failures: Vec<String> = failures.map(|error| error.to_string()).collect();
-        match failures.is_empty() {
-            true => Ok(()),
-            false => Err(CtlError::Refused(failures.join("; "))),
+        let failures: Vec<CtlError> = ends.into_iter().filter_map(Result::err).collect();
+        let are_refused = failures.iter().all(|it| matches!(it, CtlError::Refused(_)));
+        // Several tasks may have failed for one reason.
+        let mut reasons: Vec<String> = failures.iter().map(ToString::to_string).collect();
+        reasons.dedup();
+        let reasons = reasons.join("; ");
+        match (failures.is_empty(), are_refused) {
+            (true, _) => Ok(()),
+            (false, true) => Err(CtlError::Refused(reasons)),
+            (false, false) => Err(CtlError::Unreachable(reasons)),
         }
     }
 }

@@ -11,6 +11,7 @@ mod show;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
@@ -22,6 +23,9 @@ use crate::api::views::{KeyValue, Mode, Nodes, Service, Services};
 use crate::config::Span;
 use crate::serve::{StateFolder, chain};
 use client::Client;
+
+/// Before a watch that a manager ended goes on with one that can be reached.
+const BETWEEN_WATCHES: Duration = Duration::from_secs(1);
 
 /// Everything went as asked.
 pub const OK: u8 = 0;
@@ -50,6 +54,14 @@ pub enum CtlError {
 }
 
 impl CtlError {
+    /// Says which service of a file the cluster refuses.
+    fn about(self, service: &str) -> Self {
+        match self {
+            CtlError::Refused(why) => CtlError::Refused(format!("service {service:?}: {why}")),
+            other => other,
+        }
+    }
+
     /// What the process ends with.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -292,10 +304,18 @@ impl Session<'_> {
         let mut applied = Vec::new();
         for manifest in manifests {
             let path = format!("/v1/services/{}", client::segment(&manifest.name));
-            let done: Value = self
-                .client
-                .call(Method::PUT, &path, Some(&manifest))
-                .await?;
+            let done: Result<Value, CtlError> =
+                self.client.call(Method::PUT, &path, Some(&manifest)).await;
+            let done = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    // What was applied before is.
+                    if self.json {
+                        self.print(&applied)?;
+                    }
+                    return Err(error.about(&manifest.name));
+                }
+            };
             if !self.json {
                 writeln!(self.out, "{} is as asked for", manifest.name)?;
             }
@@ -356,11 +376,13 @@ impl Session<'_> {
     async fn get_key(&mut self, key: &str) -> Result<(), CtlError> {
         let path = format!("/v1/keys/{}", client::path(key));
         let found: KeyValue = self.client.get(&path).await?;
-        match (self.json, found.value) {
-            (true, value) => self.print(&KeyValue { value }),
-            (false, Some(value)) => Ok(writeln!(self.out, "{value}")?),
-            (false, None) => Err(CtlError::Refused(format!("{key} was never written"))),
+        match (self.json, &found.value) {
+            (true, _) => self.print(&found)?,
+            (false, Some(value)) => writeln!(self.out, "{value}")?,
+            (false, None) => {}
         }
+        let was_never = || CtlError::Refused(format!("{key} was never written"));
+        found.value.map(drop).ok_or_else(was_never)
     }
 
     /// Commands that ask for one change and are told where it is.
@@ -370,17 +392,28 @@ impl Session<'_> {
         self.done(&done, "done")
     }
 
+    /// Goes on for ever, once a manager has answered. A watch begins with how things are, so
+    /// nothing is missed where one manager ends it and another goes on.
     async fn watch(&mut self) -> Result<(), CtlError> {
-        let mut lines = self.client.lines("/v1/watch").await?;
-        while let Some(line) = lines.next().await? {
-            match self.json {
-                true => writeln!(self.out, "{line}")?,
-                false => writeln!(self.out, "{}", show::change(&line))?,
+        let mut has_begun = false;
+        loop {
+            let mut lines = match self.client.lines("/v1/watch").await {
+                Err(CtlError::Unreachable(_)) if has_begun => {
+                    tokio::time::sleep(BETWEEN_WATCHES).await;
+                    continue;
+                }
+                lines => lines?,
+            };
+            has_begun = true;
+            while let Ok(Some(line)) = lines.next().await {
+                match self.json {
+                    true => writeln!(self.out, "{line}")?,
+                    false => writeln!(self.out, "{}", show::change(&line))?,
+                }
+                self.out.flush()?;
             }
-            self.out.flush()?;
+            tokio::time::sleep(BETWEEN_WATCHES).await;
         }
-        let why = "the manager ended the watch; begin another one".to_owned();
-        Err(CtlError::Unreachable(why))
     }
 
     fn done(&mut self, done: &Value, what: &str) -> Result<(), CtlError> {

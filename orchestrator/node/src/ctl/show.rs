@@ -1,5 +1,7 @@
 //! Answers as tables.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::api::views::{Change, Nodes, Service, Services, Task};
@@ -34,7 +36,8 @@ fn readiness(service: &Service) -> String {
     match (service.spec.replicas, service.spec.completions) {
         (Some(replicas), _) => format!("{ready}/{replicas}"),
         (None, Some(completions)) => {
-            let complete = service.tasks.iter().filter(|task| task.state == "complete");
+            let newest = newest_states(service);
+            let complete = newest.values().filter(|state| **state == "complete");
             format!("{}/{completions} complete", complete.count())
         }
         (None, None) => format!("{ready} global"),
@@ -45,7 +48,27 @@ fn state(service: &Service) -> String {
     match service {
         Service { deleting: true, .. } => "deleting".to_owned(),
         Service { stopped: true, .. } => "stopped".to_owned(),
-        service => service.rollout.clone(),
+        service => match service.spec.completions {
+            Some(completions) => job_state(service, completions).to_owned(),
+            None => service.rollout.clone(),
+        },
+    }
+}
+
+/// The state of each slot's newest task. Tasks are in id order.
+fn newest_states(service: &Service) -> BTreeMap<u32, &str> {
+    let tasks = service.tasks.iter();
+    tasks.map(|task| (task.slot, &*task.state)).collect()
+}
+
+/// Whether a job is done, and if not, whether it gets anywhere.
+fn job_state(service: &Service, completions: u32) -> &'static str {
+    let newest = newest_states(service);
+    let count = |states: &[&str]| newest.values().filter(|it| states.contains(it)).count();
+    match count(&["complete"]) {
+        complete if complete >= completions as usize => "complete",
+        _ if count(&["failed", "rejected", "backoff"]) > 0 => "failing",
+        _ => "running",
     }
 }
 
@@ -102,7 +125,12 @@ pub(super) fn nodes(nodes: &Nodes) -> String {
         "LABELS",
     ]);
     for manager in &nodes.managers {
-        table.add_row([manager, "member", "", "", "", "", ""]);
+        let status = match manager {
+            it if nodes.leader.as_ref() == Some(it) => "leader",
+            it if nodes.joining.contains(it) => "joining",
+            _ => "member",
+        };
+        table.add_row([manager, status, "", "", "", "", ""]);
     }
     for agent in &nodes.agents {
         let mode = serde_json::to_value(agent.availability);
@@ -146,8 +174,64 @@ pub(super) fn change(line: &str) -> String {
         Ok(Change::Agent { agent }) => {
             format!("{}: {}, {} tasks", agent.node, agent.status, agent.tasks)
         }
-        Ok(Change::Managers { managers }) => format!("managers: {}", managers.join(", ")),
+        Ok(Change::Managers { managers, leader }) => {
+            let led = leader.map(|leader| format!("; {leader} leads"));
+            format!(
+                "managers: {}{}",
+                managers.join(", "),
+                led.unwrap_or_default()
+            )
+        }
         // A newer manager knows more kinds.
         Err(_) => line.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A job of two, with tasks of these slots in these states.
+    fn job(tasks: &[(u32, &str)]) -> Service {
+        let tasks = tasks.iter().map(|(slot, state)| {
+            json!({
+                "task": "task-1", "slot": slot, "generation": 1, "node": null,
+                "desired": "running", "state": state, "ready": false, "attempt": 1,
+                "reason": null, "message": "", "exit_code": null,
+            })
+        });
+        let service = json!({
+            "spec": { "name": "job", "image": "i", "completions": 2 }, "generation": 1,
+            "rollout": "completed", "stopped": false, "deleting": false,
+            "tasks": tasks.collect::<Vec<_>>(),
+        });
+        serde_json::from_value(service).expect("a service")
+    }
+
+    fn state_of_job(tasks: &[(u32, &str)]) -> String {
+        state(&job(tasks))
+    }
+
+    #[test]
+    fn what_an_update_runs_again_is_not_complete() {
+        let updated = job(&[(1, "complete"), (2, "complete"), (1, "pulling")]);
+        assert_eq!(readiness(&updated), "1/2 complete");
+    }
+
+    #[test]
+    fn a_job_is_done_when_all_of_it_is_and_failing_while_a_slot_has_failed_last() {
+        assert_eq!(state_of_job(&[]), "running");
+        assert_eq!(state_of_job(&[(1, "complete"), (2, "running")]), "running");
+        assert_eq!(state_of_job(&[(1, "complete"), (2, "failed")]), "failing");
+        assert_eq!(
+            state_of_job(&[(1, "failed"), (2, "running"), (1, "running")]),
+            "running"
+        );
+        assert_eq!(
+            state_of_job(&[(1, "complete"), (2, "failed"), (2, "complete")]),
+            "complete"
+        );
     }
 }

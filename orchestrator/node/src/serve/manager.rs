@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use wavetank_core::Boot;
-use wavetank_model::{Incarnation, NodeId, NodeRole, Operation, Outcome};
+use wavetank_model::{ConsensusRole, Incarnation, NodeId, NodeRole, Operation, Outcome};
 use wavetank_port::WallTime;
 
 use super::founding::reachable;
@@ -257,7 +257,8 @@ impl Home {
     }
 }
 
-/// A manager can do its work while a leader answers it, who needs most of the managers for that.
+/// A manager can do its work while it has a vote, and a leader answers it, who needs most of the
+/// managers for that.
 struct InTouch {
     metrics: Arc<Metrics>,
     managers: Submitter,
@@ -266,8 +267,13 @@ struct InTouch {
 #[async_trait]
 impl Readiness for InTouch {
     async fn ready(&self) -> Result<(), String> {
-        if self.metrics.is_without_leader() {
-            return Err("no manager leads".to_owned());
+        match self.metrics.role() {
+            Some(ConsensusRole::Candidate) => return Err("no manager leads".to_owned()),
+            Some(ConsensusRole::Learner) => {
+                let why = "it has no vote: it is joining the group, or was removed from it";
+                return Err(why.to_owned());
+            }
+            _ => {}
         }
         // Any question that is answered by agreement will do.
         let key = "readiness".to_owned();

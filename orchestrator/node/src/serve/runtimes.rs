@@ -85,7 +85,10 @@ pub fn oci_config(dir: &Path, runtime: PathBuf) -> wavetank_oci::Config {
 async fn oci(settings: &AgentSettings) -> Result<Arc<dyn ContainerRuntime>, RuntimeError> {
     let runtime = settings.socket.clone();
     let runtime = runtime.unwrap_or_else(|| PathBuf::from("runc"));
-    let config = oci_config(&settings.common.dir, runtime.clone());
+    let dir = &settings.common.dir;
+    // Monitors outlive us and may be anywhere.
+    let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+    let config = oci_config(&dir, runtime.clone());
     match OciRuntime::open(config, CONNECT_TIMEOUT).await {
         Ok(opened) => Ok(Arc::new(opened)),
         Err(source) => Err(RuntimeError::Connect {

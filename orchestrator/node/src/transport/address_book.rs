@@ -51,7 +51,7 @@ impl AddressBook {
     }
 
     /// Takes over what one boot of a manager says of itself; true if that is news.
-    pub(super) fn learn(&mut self, node: NodeId, at: String, incarnation: Incarnation) -> bool {
+    pub(crate) fn learn(&mut self, node: NodeId, at: String, incarnation: Incarnation) -> bool {
         let known = self.entries.get(&node);
         let newer = known.is_none_or(|known| known.incarnation < incarnation);
         let acceptable = node.role == NodeRole::Manager

@@ -171,10 +171,11 @@ struct Window {
 }
 
 impl Complaints {
-    /// Logs why somebody was turned away, unless there was too much of that lately.
+    /// Logs why there is no connection with somebody, who was turned away or does not answer,
+    /// unless there was too much of that lately.
     pub(super) fn say(&self, now: Instant, who: &dyn fmt::Display, why: &dyn fmt::Display) {
         if let Some(unsaid) = self.admit(now) {
-            tracing::warn!(%who, %why, unsaid, "refused a connection");
+            tracing::warn!(%who, %why, unsaid, "no connection");
         }
     }
 

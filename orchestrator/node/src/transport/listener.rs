@@ -275,8 +275,9 @@ async fn decide<P: Platform>(
     let now = context.platform.wall();
     match plea {
         Plea::Token(join) => {
-            let addresses = context.shared.book.get();
-            admission.join(&join, now, addresses).await
+            let shared = &context.shared;
+            let managers = (shared.node, shared.book.get());
+            admission.join(&join, now, managers).await
         }
         Plea::OlderCertificate(node, request) => admission.renew(node, &request, now),
     }

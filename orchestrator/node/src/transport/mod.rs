@@ -183,12 +183,19 @@ impl Transport {
             }
             None => (None, None),
         };
+        let advertise = advertised(config.advertise, listens);
+        if advertise.is_none() && config.identity.node().role == NodeRole::Manager {
+            tracing::warn!(
+                "this manager listens everywhere, so that nobody is told where it is; \
+                 tell them by --advertise HOST:PORT"
+            );
+        }
         let (arrivals, arrived) = mpsc::channel(config.limits.arrivals_max);
         let (dialled, to_dial) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
             node: config.identity.node(),
             incarnation: config.incarnation,
-            advertise: advertised(config.advertise, listens),
+            advertise,
             limits: config.limits,
             jitter: config.jitter,
             clock,

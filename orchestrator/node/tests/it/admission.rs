@@ -49,8 +49,14 @@ struct Admitting {
 
 impl Admitting {
     async fn start() -> Self {
+        Self::listening("127.0.0.1:0").await
+    }
+
+    async fn listening(at: &str) -> Self {
         let cluster = Cluster::new();
-        let manager = cluster.start(cluster.config(MANAGER, &[])).await;
+        let mut config = cluster.config(MANAGER, &[]);
+        config.listen = Some(at.to_owned());
+        let manager = cluster.start(config).await;
         let ledger = Arc::new(Ledger::default());
         manager.transport.admit(Admission {
             authority: cluster.ca.clone(),
@@ -75,6 +81,16 @@ impl Admitting {
     async fn join(&self, token: &Token, role: NodeRole) -> Result<Joined, AdmissionError> {
         let at = self.manager.at().1.to_string();
         join(&self.cluster.machine, token, role, &at, &Limits::usual()).await
+    }
+
+    /// A node starts with what it was given, and reaches the manager.
+    async fn assert_connects(&mut self, joined: Joined) {
+        let mut config = self.cluster.config(joined.identity.node(), &[]);
+        config.identity = Arc::new(joined.identity);
+        config.addresses = joined.addresses;
+        let node = self.cluster.start(config).await;
+        node.send(MANAGER, 1);
+        assert_eq!(self.manager.number().await, 1);
     }
 
     async fn assert_refused(&self, token: &Token, role: NodeRole, because: &str) {
@@ -102,15 +118,25 @@ async fn a_token_admits_one_node_that_is_of_the_cluster_then() {
         .assert_refused(&token, NodeRole::Agent, "was used")
         .await;
 
-    let mut config = admitting.cluster.config(agent, &[]);
-    config.identity = Arc::new(joined.identity);
-    config.addresses = joined.addresses;
-    let node = admitting.cluster.start(config).await;
-    node.send(MANAGER, 1);
-    assert_eq!(admitting.manager.number().await, 1);
+    admitting.assert_connects(joined).await;
     let counters = admitting.manager.transport.counters();
     assert_eq!(counters.admissions_granted.get(), 1);
     assert_eq!(counters.admissions_refused.get(), 1);
+}
+
+/// A manager that listens everywhere cannot say where it is; whoever reached it knows.
+#[tokio::test]
+async fn a_joiner_knows_where_it_was_let_in() {
+    let mut admitting = Admitting::listening("0.0.0.0:0").await;
+    let agent = NodeId::agent(1);
+    let token = admitting.token(agent);
+    let at = format!("127.0.0.1:{}", admitting.manager.at().1.port());
+    let machine = &admitting.cluster.machine;
+    let joined = join(machine, &token, NodeRole::Agent, &at, &Limits::usual()).await;
+    let joined = joined.expect("it is let in");
+    assert_eq!(joined.addresses.get(MANAGER), Some(&*at));
+
+    admitting.assert_connects(joined).await;
 }
 
 #[tokio::test]

@@ -142,6 +142,7 @@ pub fn frames() -> Vec<Frame> {
             authority: bytes.clone(),
             authority_key: Some(bytes.clone()),
             addresses: book,
+            by: Some(NodeId::manager(1)),
         }),
         Frame::Renew {
             request: bytes.clone(),

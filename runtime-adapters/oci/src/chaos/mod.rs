@@ -21,7 +21,7 @@
 //!
 //! Seen with containerd 1.6.20, Podman 4.3.1 (conmon 2.1.6) and our own monitor:
 //!
-//! - `slow`, `fail`, `exit-before-start` (137), `wrong-exit-code` and `late-exit` are seen by all
+//! - `slow`, `fail`, `exit-before-start`, `wrong-exit-code` and `late-exit` are seen by all
 //!   three as the rule says.
 //! - `lost-exit`: containerd says `RUNNING`, Podman `Up`, our adapter running, for ever. Our forced
 //!   delete works.
@@ -51,7 +51,7 @@ use std::time::Duration;
 pub use command_line::Call;
 pub use rules::{Calls, Fault, Rule, Rules, RulesError};
 
-use counters::Counters;
+use counters::{Counters, Due};
 
 /// Names the file of rules, for who can rely on the environment.
 pub const RULES_VARIABLE: &str = "WAVETANK_CHAOS_RULES";
@@ -96,16 +96,16 @@ pub fn main() -> ExitCode {
     let call = Call::parse(&arguments);
     match decide(&program, &call) {
         Ok((runtime, None)) => pass_on(&runtime, &arguments),
-        Ok((runtime, Some(fault))) => {
+        Ok((runtime, Some(due))) => {
             let real = Real { runtime, arguments };
-            act(&real, &call, &fault).unwrap_or_else(|error| refuse(&call, &error.to_string()))
+            act(&real, &call, &due).unwrap_or_else(|error| refuse(&call, &error.to_string()))
         }
         Err(error) => refuse(&call, &format!("chaos runtime: {error}")),
     }
 }
 
 /// The real runtime, and the fault that is due.
-fn decide(program: &OsString, call: &Call) -> Result<(PathBuf, Option<Fault>), RulesError> {
+fn decide(program: &OsString, call: &Call) -> Result<(PathBuf, Option<Due>), RulesError> {
     let path = rules_path(program);
     let Some(rules) = Rules::read(&path)? else {
         return Ok((PathBuf::from(DEFAULT_RUNTIME), None));
@@ -115,7 +115,7 @@ fn decide(program: &OsString, call: &Call) -> Result<(PathBuf, Option<Fault>), R
         path: path.clone(),
         source,
     })?;
-    Ok((rules.runtime, due.map(|rule| rule.fault)))
+    Ok((rules.runtime, due))
 }
 
 fn rules_path(program: &OsString) -> PathBuf {
@@ -165,8 +165,8 @@ impl Real {
     }
 }
 
-fn act(real: &Real, call: &Call, fault: &Fault) -> io::Result<ExitCode> {
-    match fault {
+fn act(real: &Real, call: &Call, due: &Due) -> io::Result<ExitCode> {
+    match &due.fault {
         Fault::Slow { millis } => {
             std::thread::sleep(Duration::from_millis(*millis));
             Ok(pass_on(&real.runtime, &real.arguments))
@@ -179,14 +179,15 @@ fn act(real: &Real, call: &Call, fault: &Fault) -> io::Result<ExitCode> {
         Fault::Hang {} => loop {
             std::thread::park();
         },
-        Fault::ExitBeforeStart {} => {
+        Fault::ExitBeforeStart { code: None } => {
             let code = real.run()?;
             stand_in::end_process(&real.runtime, call)?;
             Ok(code)
         }
-        Fault::LateExit { .. } | Fault::LostExit {} | Fault::WrongExitCode { .. } => {
-            stand_in::create(real, call, fault)
-        }
+        Fault::ExitBeforeStart { code: Some(_) }
+        | Fault::LateExit { .. }
+        | Fault::LostExit {}
+        | Fault::WrongExitCode { .. } => stand_in::create(real, call, due),
     }
 }
 

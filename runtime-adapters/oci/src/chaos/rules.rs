@@ -113,8 +113,13 @@ pub enum Fault {
     },
     /// The call is not made, and never comes back.
     Hang {},
-    /// Only for `start`: the process has been killed and is gone when the start says that it runs.
-    ExitBeforeStart {},
+    /// The process has been killed and is gone when its start says that it runs. Without a code
+    /// it is only for `start`. With one it is only for `create`: a container that is created so
+    /// is seen to exit with that code at its start.
+    ExitBeforeStart {
+        /// The code, if it is not that of SIGKILL.
+        code: Option<u8>,
+    },
     /// Only for `create`: the process's end is seen this much later.
     LateExit {
         /// The delay.
@@ -130,16 +135,32 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// It strikes with the call at which it is due; others wait for the container's start or end.
+    pub fn strikes_at_once(&self) -> bool {
+        match self {
+            Fault::Slow { .. }
+            | Fault::Fail { .. }
+            | Fault::LostReply { .. }
+            | Fault::Hang {}
+            | Fault::ExitBeforeStart { code: None } => true,
+            Fault::ExitBeforeStart { code: Some(_) }
+            | Fault::LateExit { .. }
+            | Fault::LostExit {}
+            | Fault::WrongExitCode { .. } => false,
+        }
+    }
+
     /// The only verb that it makes sense for, if it is one.
     fn verb(&self) -> Option<&'static str> {
         match self {
             Fault::Slow { .. } | Fault::Fail { .. } | Fault::LostReply { .. } | Fault::Hang {} => {
                 None
             }
-            Fault::ExitBeforeStart {} => Some("start"),
-            Fault::LateExit { .. } | Fault::LostExit {} | Fault::WrongExitCode { .. } => {
-                Some("create")
-            }
+            Fault::ExitBeforeStart { code: None } => Some("start"),
+            Fault::ExitBeforeStart { code: Some(_) }
+            | Fault::LateExit { .. }
+            | Fault::LostExit {}
+            | Fault::WrongExitCode { .. } => Some("create"),
         }
     }
 }
@@ -262,6 +283,11 @@ mod tests {
             (
                 r#"{"name": "a", "verb": "kill", "calls": {"first": 1},
                     "fault": {"lost-exit": {}}}"#,
+                "only for `create`",
+            ),
+            (
+                r#"{"name": "a", "verb": "start", "calls": {"first": 1},
+                    "fault": {"exit-before-start": {"code": 3}}}"#,
                 "only for `create`",
             ),
             (

@@ -15,6 +15,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::process::{Signal, getpid, kill_process, set_child_subreaper, setsid};
 
 use super::command_line::Call;
+use super::counters::{Due, Record};
 use super::rules::Fault;
 use super::{FAILED, Real};
 use crate::process::{WaitStatus, open_pid, wait_for_child};
@@ -22,8 +23,11 @@ use crate::process::{WaitStatus, open_pid, wait_for_child};
 /// The first argument of a stand-in. No OCI runtime has such a verb.
 pub const ASKED: &str = "wavetank-stand-in";
 
+/// How the ending begins of a process that is killed at its start, before its code.
+const BEFORE_START: &str = "before-start:";
+
 /// Creates the container by way of a stand-in, and gives that one's pid as the container's.
-pub fn create(real: &Real, call: &Call, fault: &Fault) -> io::Result<ExitCode> {
+pub fn create(real: &Real, call: &Call, due: &Due) -> io::Result<ExitCode> {
     let Some(pid_file) = &call.pid_file else {
         return Err(io::Error::other(
             "a create without --pid-file has no stand-in",
@@ -31,19 +35,24 @@ pub fn create(real: &Real, call: &Call, fault: &Fault) -> io::Result<ExitCode> {
     };
     let fifo = beside(pid_file, ".stand-in");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)?;
-    let result = create_over(real, pid_file, fault, &fifo);
+    let result = create_over(real, pid_file, due, &fifo);
     fs::remove_file(&fifo)?;
     result
 }
 
-fn create_over(real: &Real, pid_file: &Path, fault: &Fault, fifo: &Path) -> io::Result<ExitCode> {
+fn create_over(real: &Real, pid_file: &Path, due: &Due, fifo: &Path) -> io::Result<ExitCode> {
     let reader = open(
         fifo,
         OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(ASKED).arg(ASKED).arg(fifo).arg(ending(fault));
+    command
+        .arg0(ASKED)
+        .arg(ASKED)
+        .arg(fifo)
+        .arg(ending(&due.fault));
+    command.arg(&due.record.file).arg(&due.record.line);
     command.arg(&real.runtime).args(&real.arguments);
     let child = command.spawn()?;
     let code = report(&reader, child.id())?;
@@ -58,6 +67,7 @@ fn ending(fault: &Fault) -> String {
     match fault {
         Fault::LateExit { millis } => format!("late:{millis}"),
         Fault::WrongExitCode { code } => format!("code:{code}"),
+        Fault::ExitBeforeStart { code: Some(code) } => format!("{BEFORE_START}{code}"),
         _ => "never".to_owned(),
     }
 }
@@ -86,14 +96,18 @@ fn report(reader: &OwnedFd, stand_in: u32) -> io::Result<u8> {
     }
 }
 
-/// The stand-in itself: `<fifo> <ending> <runtime> <arguments>...`.
+/// The stand-in itself: `<fifo> <ending> <record's file> <record> <runtime> <arguments>...`.
 pub fn main(arguments: &[OsString]) -> ExitCode {
-    let [fifo, ending, runtime, arguments @ ..] = arguments else {
+    let [fifo, ending, file, line, runtime, arguments @ ..] = arguments else {
         return ExitCode::from(FAILED);
     };
     match stand_in(
         Path::new(fifo),
         &ending.to_string_lossy(),
+        &Record {
+            file: file.into(),
+            line: line.to_string_lossy().into_owned(),
+        },
         runtime,
         arguments,
     ) {
@@ -108,6 +122,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 fn stand_in(
     fifo: &Path,
     ending: &str,
+    record: &Record,
     runtime: &OsString,
     arguments: &[OsString],
 ) -> io::Result<ExitCode> {
@@ -145,7 +160,15 @@ fn stand_in(
         rustix::io::write(&writer, &[code])?;
     }
     match process {
-        Some(process) => end_as(wait_for_child(&process)?, ending),
+        Some(process) => {
+            let status = wait_for_child(&process)?;
+            // One that strikes at the start has been written down there.
+            if !ending.starts_with(BEFORE_START) {
+                // Whoever wanted to read it may be gone with the folder; the end is the same.
+                let _ = record.write();
+            }
+            end_as(status, ending)
+        }
         None => Ok(ExitCode::from(code)),
     }
 }
@@ -159,7 +182,8 @@ fn take_process(pid_file: &Path) -> io::Result<OwnedFd> {
 }
 
 fn end_as(status: Option<WaitStatus>, ending: &str) -> io::Result<ExitCode> {
-    if let Some(code) = ending.strip_prefix("code:") {
+    let code = ending.strip_prefix("code:");
+    if let Some(code) = code.or_else(|| ending.strip_prefix(BEFORE_START)) {
         return Ok(ExitCode::from(
             code.parse::<u8>().map_err(io::Error::other)?,
         ));
@@ -176,8 +200,12 @@ fn end_as(status: Option<WaitStatus>, ending: &str) -> io::Result<ExitCode> {
     let Some(status) = status else {
         return Ok(ExitCode::from(FAILED));
     };
-    if let Some(signal) = status.signal().and_then(Signal::from_named_raw) {
-        kill_process(getpid(), signal)?;
+    if let Some(number) = status.signal() {
+        if let Some(signal) = Signal::from_named_raw(number) {
+            kill_process(getpid(), signal)?;
+        }
+        // We may ignore what it died of; whoever waits counts either so.
+        return Ok(ExitCode::from(u8::try_from(128 + number).unwrap_or(FAILED)));
     }
     Ok(ExitCode::from(
         u8::try_from((status.0 >> 8) & 0xff).unwrap_or(FAILED),

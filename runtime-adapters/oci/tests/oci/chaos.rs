@@ -232,6 +232,48 @@ async fn calls_fail_lose_their_reply_and_hang_by_their_number() {
     bed.close().await;
 }
 
+/// Calls of several containers mix; the one that was created with the fault is the one that dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_container_that_was_created_to_end_early_does_whoever_starts_first() {
+    let chaos = Chaos::new(&json!([rule(
+        "early",
+        "create",
+        1,
+        &json!({ "exit-before-start": { "code": 7 } })
+    )]));
+    let Some(bed) = Bed::with_runtime(&chaos.program).await else {
+        return;
+    };
+    let loops = ["/bin/sh", "-c", "while :; do sleep 1; done"];
+    let (doomed, other) = (spec("doomed", &loops), spec("other", &loops));
+    for spec in [&doomed, &other] {
+        bed.runtime.create(spec, LONG).await.expect("create");
+    }
+    assert!(chaos.fired().is_empty(), "nothing has been started");
+    for spec in [&other, &doomed] {
+        bed.runtime.start(&spec.id, LONG).await.expect("start");
+    }
+    let exit = bed.runtime.wait(&doomed.id, LONG).await.expect("wait");
+    assert_eq!(exit.code, ExitCode::Known(7));
+    let state = bed.runtime.inspect(&other.id, LONG).await.expect("inspect");
+    assert_eq!(state.status, ContainerStatus::Running);
+    assert_eq!(chaos.fired(), ["early"]);
+    // What is created under the same id later has another fate.
+    bed.runtime
+        .delete(&doomed.id, true, LONG)
+        .await
+        .expect("delete");
+    bed.runtime.create(&doomed, LONG).await.expect("create");
+    bed.runtime.start(&doomed.id, LONG).await.expect("start");
+    let state = bed
+        .runtime
+        .inspect(&doomed.id, LONG)
+        .await
+        .expect("inspect");
+    assert_eq!(state.status, ContainerStatus::Running);
+    bed.close().await;
+}
+
 #[test]
 fn rules_that_are_not_understood_stop_everything() {
     let text = "{\"version\": 1,\n \"runtime\": \"runc\",\n \"rulez\": []}";

@@ -13,7 +13,8 @@ use tokio::task::JoinSet;
 use wavetank_podman::Podman;
 use wavetank_port::{
     ContainerId, ContainerRuntime as _, ContainerStatus, ErrorClass, ExecRequest, ExitCode,
-    ImageReference, ListFilter, LogOptions, PullPolicy, PullRequest, RuntimeError, Signal,
+    ImageReference, ListFilter, LogOptions, PullPolicy, PullRequest, RuntimeError, RuntimeEvent,
+    Signal,
 };
 
 use crate::client;
@@ -362,6 +363,30 @@ async fn an_event_that_is_none_ends_the_stream_with_an_error() {
     assert_eq!(error.class, ErrorClass::Unknown, "{error}");
     let over = events.next().await.expect_err("the end");
     assert_eq!(over.class, ErrorClass::Unavailable);
+}
+
+#[tokio::test]
+async fn a_file_of_events_that_is_just_being_written_is_read_again() {
+    // As Podman 4.3 says it: status 200, and the refusal in the body.
+    let torn = r#"{"cause":"unexpected end of JSON input",
+        "message":"unexpected end of JSON input","response":500}"#;
+    let event = r#"{"Action":"remove","timeNano":9,
+        "Actor":{"ID":"9d0e","Attributes":{"name":"test.a"}}}"#;
+    let [torn, event] = [torn, event].map(|line| ok(line.replace('\n', "").as_bytes()));
+    let asked = AtomicU32::new(0);
+    // The replay stumbles, then the stream does; the replay after that has the event.
+    let liar = Liar::answering(move |request| match request.contains("stream=true") {
+        true => torn.clone(),
+        false => match asked.fetch_add(1, Ordering::Relaxed) {
+            0 | 2 => torn.clone(),
+            1 => ok(b""),
+            _ => event.clone(),
+        },
+    });
+    let mut events = liar.podman.events(None, WITHIN).await.expect("a stream");
+    let found = events.next().await.expect("an event").event;
+    let id = ContainerId("a".to_owned());
+    assert_eq!(found, RuntimeEvent::Deleted { id });
 }
 
 /// Cuts, doubles and replaces bytes of a good answer.

@@ -10,7 +10,7 @@
 //!
 //! Breaches: `eventually/not-reached`, `eventually/not-kept`, `never/was-true`, each with the
 //! expression, as two expressions are two properties. An expression that could not be evaluated
-//! even once, or was never given anything to look at, makes the run inconclusive.
+//! when that was last tried, or was never given anything to look at, makes the run inconclusive.
 //!
 //! Map: `context` (what expressions see), `compile` (the language).
 
@@ -51,6 +51,7 @@ struct Expectation {
     text: String,
     condition: Box<dyn Condition>,
     evaluated: bool,
+    /// Why it could not be evaluated when that was last tried.
     error: Option<String>,
 }
 
@@ -59,6 +60,7 @@ impl Expectation {
         match self.condition.evaluate(context) {
             Ok(result) => {
                 self.evaluated = true;
+                self.error = None;
                 Some(result)
             }
             Err(error) => {
@@ -68,9 +70,19 @@ impl Expectation {
         }
     }
 
+    /// Why its silence proves nothing. Not each kind of moment has all fields.
     fn doubt(&self) -> Option<String> {
-        let why = self.error.as_deref().unwrap_or("nothing to evaluate it on");
-        (!self.evaluated).then(|| format!("`{}` was never evaluated: {why}", self.text))
+        let text = &self.text;
+        let is_of_moments = MOMENTS.iter().any(|name| self.condition.mentions(name));
+        match (&self.error, self.evaluated) {
+            (None, true) => None,
+            (Some(_), true) if is_of_moments => None,
+            (Some(why), true) => Some(format!("`{text}` could not be evaluated in the end: {why}")),
+            (why, false) => {
+                let why = why.as_deref().unwrap_or("nothing to evaluate it on");
+                Some(format!("`{text}` was never evaluated: {why}"))
+            }
+        }
     }
 }
 
@@ -295,10 +307,13 @@ impl Eventual {
         report.findings.add(Breach {
             checker: "eventually",
             kind: &format!("{kind}: {text}"),
-            cause: format!(
-                "`{text}` {what} within {:?} after the last fault",
-                self.within
-            ),
+            cause: match &self.expectation.error {
+                Some(why) => format!("`{text}` {what}: it could not be evaluated: {why}"),
+                None => format!(
+                    "`{text}` {what} within {:?} after the last fault",
+                    self.within
+                ),
+            },
             at,
             witnesses: self.since.iter().map(|(_, event)| *event).collect(),
         });
@@ -413,6 +428,27 @@ mod tests {
         let (found, doubts) = judge(&trace, &[], &["task.state=\"failed\"", "nonsense"]);
         assert!(found.is_empty());
         assert_eq!(doubts.len(), 2, "{doubts:?}");
+    }
+
+    #[test]
+    fn what_could_be_evaluated_once_and_not_in_the_end_is_no_proof() {
+        let mut plan = plan(&[]);
+        plan.expect.never = vec!["100 / (service(\"web\").running - 1) > 0".into()];
+        plan.expect.eventually = vec![Eventually {
+            check: "100 / (service(\"web\").running - 1) < 0".into(),
+            within: seconds(30),
+        }];
+        let mut trace = Trace::started(&spec());
+        trace.up(1, 1);
+        trace.end();
+        let judgement = trace.judge(&plan);
+        let doubts = judgement.inconclusive.join("\n");
+        let never = "> 0` could not be evaluated in the end";
+        assert!(doubts.contains(never), "{doubts}");
+        // Nobody asks before the last fault is over.
+        assert!(doubts.contains("< 0` was never evaluated"), "{doubts}");
+        let cause = &judgement.findings[0].cause;
+        assert!(cause.contains("could not be evaluated"), "{cause}");
     }
 
     #[test]

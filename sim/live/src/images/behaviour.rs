@@ -34,8 +34,13 @@ pub fn health_command() -> Vec<String> {
 /// Has the probes of a container succeed or fail from now on, by a process in it.
 ///
 /// # Errors
-/// If the process is gone.
+/// If the process is gone, or is in no container.
 pub fn set_health(pid: u32, healthy: bool) -> io::Result<()> {
+    // The stand-in of a chaos runtime has a container's process number and no container.
+    let mounts = |of: &str| fs::read_link(format!("/proc/{of}/ns/mnt"));
+    if mounts(&pid.to_string())? == mounts("self")? {
+        return Err(io::Error::other("the process is in no container"));
+    }
     let path = format!("/proc/{pid}/root{UNHEALTHY_PATH}");
     match healthy {
         false => fs::write(path, ""),

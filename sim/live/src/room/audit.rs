@@ -77,6 +77,26 @@ impl Audit {
         *self == Audit::default()
     }
 
+    /// A line for each thing: its kind, a tab, and what names it.
+    pub fn lines(&self) -> Vec<String> {
+        let kinds = [
+            ("process", &self.processes),
+            ("mount", &self.mounts),
+            ("network-namespace", &self.network_namespaces),
+            ("link", &self.links),
+            ("cgroup", &self.cgroups),
+            ("runtime-state", &self.runtime_states),
+            ("ledger", &self.ledgers),
+            ("packet-filter", &self.packet_filter),
+        ];
+        let lines = kinds.into_iter().flat_map(|(kind, things)| {
+            // An argument of a process may have several lines.
+            let line = move |thing: &String| format!("{kind}\t{}", thing.replace('\n', " "));
+            things.iter().map(line)
+        });
+        lines.collect()
+    }
+
     fn zip(
         &self,
         other: &Audit,

@@ -43,6 +43,8 @@ pub(crate) struct HostDaemon {
     /// Where the harness may serve images in plain HTTP.
     uplink: Ipv4Addr,
     daemon: Option<Daemon>,
+    /// How many have killed it and not yet had it run again.
+    killed_by: u32,
 }
 
 #[derive(Debug)]
@@ -64,6 +66,7 @@ impl HostDaemon {
             oci_runtime,
             uplink,
             daemon: None,
+            killed_by: 0,
         };
         daemon.run().await?;
         Ok(daemon)
@@ -88,8 +91,17 @@ impl HostDaemon {
         ))
     }
 
-    /// Runs it, whether it ran before or not, and waits until it answers.
+    /// One of those who have killed it wants it to run again.
+    pub(crate) fn release(&mut self) {
+        self.killed_by = self.killed_by.saturating_sub(1);
+    }
+
+    /// Runs it, whether it ran before or not, and waits until it answers; not while somebody wants
+    /// it dead.
     pub(crate) async fn run(&mut self) -> Result<(), RoomError> {
+        if self.killed_by > 0 {
+            return Ok(());
+        }
         let result = match &mut self.daemon {
             Some(Daemon::Containerd(daemon)) => daemon.restart().await,
             Some(Daemon::Podman(daemon)) => daemon.restart().await,
@@ -100,7 +112,7 @@ impl HostDaemon {
 
     async fn start_anew(&mut self) -> Result<(), DaemonError> {
         let network_namespace = Some(self.host.namespace_path());
-        let oci_runtime = self.oci_runtime;
+        let oci_runtime = self.oci_runtime.clone();
         self.daemon = Some(match self.kind {
             DaemonKind::Containerd => {
                 let settings = ContainerdSettings {
@@ -125,8 +137,9 @@ impl HostDaemon {
         Ok(())
     }
 
-    /// Kills the daemon alone.
+    /// Kills the daemon alone, until all who did have released it.
     pub(crate) fn kill(&mut self) {
+        self.killed_by += 1;
         match &mut self.daemon {
             Some(Daemon::Containerd(daemon)) => daemon.kill(),
             Some(Daemon::Podman(daemon)) => daemon.kill(),

@@ -12,9 +12,12 @@ use wavetank_fixtures::daemon::process::Process;
 use super::error::RoomError;
 use super::layout::{HostLayout, Layout};
 use super::removal::{self, Removed};
+use super::tool::unable;
 
 /// Where ledgers are; emptied with everything else when the machine starts.
 const ROOMS: &str = "/run/wavetank/rooms";
+/// How often a network is drawn. With so many, all are taken unless next to none is free.
+const TRIES_MAX: u32 = 1_000;
 /// What this code writes and can read.
 const VERSION: u32 = 1;
 /// The second bytes of subnets: little else in 10.0.0.0/8 is so far up.
@@ -77,15 +80,22 @@ impl Ledger {
             cgroups: Vec::new(),
         };
         ledger.layout.check()?;
-        loop {
+        let mut is_free = false;
+        for _ in 0..TRIES_MAX {
             let [a, b, c] = random()?;
             let width = SECOND_BYTES.end - SECOND_BYTES.start;
             ledger.layout.run = format!("{a:02x}{b:02x}{c:02x}");
             ledger.layout.subnet = [10, SECOND_BYTES.start + a % width, b];
             let is_taken = taken.iter().any(|it| it.overlaps(ledger.layout.subnet));
-            if !is_taken && !ledger.path().exists() {
+            is_free = !is_taken && !ledger.path().exists();
+            if is_free {
                 break;
             }
+        }
+        if !is_free {
+            let hint = "a room needs 256 addresses between 10.192.0.0 and 10.254.255.255 that no \
+                        route leads to";
+            return Err(unable("no free network was found", hint));
         }
         ledger.write()?;
         Ok(ledger)

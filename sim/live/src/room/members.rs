@@ -32,16 +32,22 @@ pub(crate) fn of(hosts: &[Host]) -> io::Result<Vec<Process>> {
         if network.is_ok_and(|it| namespaces.contains(&it)) {
             return true;
         }
-        // Only a container's own view of mounts has a root of its own.
-        let has_own_mounts = fs::read_link(place.join("ns/mnt")).is_ok_and(|it| it != ours);
-        let mounts = match has_own_mounts {
-            true => fs::read(place.join("mountinfo")).unwrap_or_default(),
-            false => Vec::new(),
-        };
+        let mounts = own_mounts(process, &ours);
         hosts
             .iter()
             .any(|it| process.mentions(&it.folder) || is_root_in(&mounts, &it.folder))
     })
+}
+
+/// The mounts of a process that does not share `ours`: only a container's own view of mounts has a
+/// root of its own.
+fn own_mounts(process: &Process, ours: &Path) -> Vec<u8> {
+    let place = Path::new("/proc").join(process.pid.to_string());
+    let has_own = fs::read_link(place.join("ns/mnt")).is_ok_and(|it| it != ours);
+    match has_own {
+        true => fs::read(place.join("mountinfo")).unwrap_or_default(),
+        false => Vec::new(),
+    }
 }
 
 /// Whether the root of these mounts is laid out in a folder: its layers are named in its options,
@@ -56,11 +62,40 @@ fn is_root_in(mounts: &[u8], folder: &Path) -> bool {
 
 /// Stops every process of a host, until none is left that runs.
 pub(crate) fn stop(host: &Host) -> Result<(), RoomError> {
+    stop_those("what runs", host, || of(std::slice::from_ref(host)))
+}
+
+/// What an OCI runtime's own process in a container that it has not started yet is told to do.
+const STARTING: &[u8] = b"init";
+
+/// Stops the processes in the containers of a host; who watches over them goes on. So does a
+/// runtime that is starting one: the daemon waits for it, and could not be asked.
+pub(crate) fn stop_containers(host: &Host) -> Result<(), RoomError> {
+    let ours = fs::read_link("/proc/self/ns/mnt").map_err(RoomError::file("read", "/proc"))?;
+    stop_those("what runs in containers", host, || {
+        let mut inside = of(std::slice::from_ref(host))?;
+        inside.retain(|process| {
+            !is_starting(process) && is_root_in(&own_mounts(process, &ours), &host.folder)
+        });
+        Ok(inside)
+    })
+}
+
+/// `runc init`.
+fn is_starting(process: &Process) -> bool {
+    let arguments = process.command_line.split(|byte| *byte == 0);
+    arguments.skip(1).eq([STARTING, b""])
+}
+
+fn stop_those(
+    what: &'static str,
+    host: &Host,
+    those: impl Fn() -> io::Result<Vec<Process>>,
+) -> Result<(), RoomError> {
     let mut stopped: Vec<(u32, u64)> = Vec::new();
-    until_none_is_left("what runs", host, || {
-        let all = of(std::slice::from_ref(host))?;
+    until_none_is_left(what, host, || {
         let key = |it: &Process| (it.pid, it.started_ticks);
-        let running: Vec<Process> = all
+        let running: Vec<Process> = those()?
             .into_iter()
             .filter(|it| !is_at_rest(it, stopped.contains(&key(it))))
             .collect();
@@ -142,7 +177,24 @@ pub(crate) fn describe(process: &Process) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::is_root_in;
+    use wavetank_fixtures::daemon::process::Process;
+
+    use super::{is_root_in, is_starting};
+
+    #[test]
+    fn a_container_that_is_being_started_is_told_by_its_arguments() {
+        let process = |command_line: &[u8]| Process {
+            pid: 1,
+            parent: 0,
+            state: 'S',
+            started_ticks: 0,
+            command_line: command_line.to_vec(),
+        };
+        assert!(is_starting(&process(b"runc\0init\0")));
+        assert!(!is_starting(&process(b"runc\0init\0x\0")));
+        assert!(!is_starting(&process(b"sleep\x005\0")));
+        assert!(!is_starting(&process(b"")));
+    }
 
     #[test]
     fn a_containers_root_tells_whose_it_is() {

@@ -7,9 +7,10 @@
 //! says.
 //!
 //! Map: `layout` (names, addresses, folders), `switch` (the network), `network` (what is wrong with
-//! it), `running` (programs), `members` (which processes are a host's), `power` (pause, loss of
-//! power), `daemons` and `runtimes` (containerd and Podman on hosts), `disk`, `ledger` and
-//! `removal` (getting rid), `audit` (proof of it), `tool` (the system's tools), `error`.
+//! it), `wire` (links that delay), `running` (programs), `members` (which processes are a host's),
+//! `power` (pause, loss of power), `daemons` and `runtimes` (containerd and Podman on hosts),
+//! `disk`, `ledger` and `removal` (getting rid), `audit` (proof of it), `tool` (the system's
+//! tools), `error`.
 
 mod audit;
 mod daemons;
@@ -25,6 +26,7 @@ mod running;
 mod runtimes;
 mod switch;
 mod tool;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

@@ -1,7 +1,7 @@
 //! What is wrong with the network, as one state that is made true. Packets are dropped at the
 //! switch, so nobody is told: no reset, no error from a sender's own kernel. All cuts and losses
 //! are one table of rules that is replaced as a whole; rates and delays are queues at both ends of
-//! a host's link.
+//! a host's link, or a link that delays where the kernel has no such queue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,6 +12,7 @@ use super::error::RoomError;
 use super::layout::{Host, Layout, UPLINK, namespace_path};
 use super::switch::{self, HOST_LINK};
 use super::tool;
+use super::wire::Wire;
 
 /// Everything that is wrong; the default is nothing. Hosts are named, and [`UPLINK`] is the
 /// harness's own side.
@@ -44,12 +45,16 @@ pub struct Capabilities {
 #[derive(Debug)]
 pub(crate) struct Network {
     capabilities: Capabilities,
+    /// The kernel has queues that delay.
+    has_netem: bool,
     wanted: NetworkState,
     off: BTreeSet<String>,
     /// The table of rules as it is.
     rules: Option<String>,
     /// Queues by host.
     queues: BTreeMap<String, Queue>,
+    /// Links that delay, by host.
+    wires: BTreeMap<String, Wire>,
     /// Hosts whose links are down.
     down: BTreeSet<String>,
 }
@@ -63,12 +68,15 @@ struct Queue {
 impl Network {
     /// Of a room that was just made, in which nothing is wrong.
     pub(crate) fn new(layout: &Layout) -> Result<Self, RoomError> {
+        let has_netem = can_queue(layout, "netem delay 1ms");
         let mut network = Network {
-            capabilities: detect(layout),
+            capabilities: detect(layout, has_netem),
+            has_netem,
             wanted: NetworkState::default(),
             off: BTreeSet::new(),
             rules: None,
             queues: BTreeMap::new(),
+            wires: BTreeMap::new(),
             down: BTreeSet::new(),
         };
         // Takes back what was tried, and shows that hosts can be cut at all.
@@ -108,9 +116,15 @@ impl Network {
         applied.map(|()| is_new)
     }
 
+    /// Says whether a host has power.
+    pub(crate) fn has_power(&self, host: &str) -> bool {
+        !self.off.contains(host)
+    }
+
     fn apply(&mut self, layout: &Layout) -> Result<(), RoomError> {
         for host in layout.hosts() {
             self.apply_link(layout, &host)?;
+            self.apply_wire(layout, &host)?;
             self.apply_queue(layout, &host)?;
         }
         let rules = rules(layout, &self.wanted)?;
@@ -141,10 +155,37 @@ impl Network {
         Ok(())
     }
 
+    /// Where the kernel has no queue that delays.
+    fn apply_wire(&mut self, layout: &Layout, host: &Host) -> Result<(), RoomError> {
+        let delay = self
+            .wanted
+            .delay
+            .get(&host.name)
+            .filter(|_| !self.has_netem);
+        match (delay, self.wires.get_mut(&host.name)) {
+            (None, None) => {}
+            (None, Some(wire)) => {
+                wire.remove(layout, host)?;
+                self.wires.remove(&host.name);
+            }
+            (Some(delay), Some(wire)) => wire.set(*delay),
+            (Some(delay), None) => {
+                let wire = Wire::insert(layout, host, *delay)?;
+                self.wires.insert(host.name.clone(), wire);
+            }
+        }
+        Ok(())
+    }
+
     fn apply_queue(&mut self, layout: &Layout, host: &Host) -> Result<(), RoomError> {
         let wanted = Queue {
             bytes_per_second_max: self.wanted.bytes_per_second_max.get(&host.name).copied(),
-            delay: self.wanted.delay.get(&host.name).copied(),
+            delay: self
+                .wanted
+                .delay
+                .get(&host.name)
+                .copied()
+                .filter(|_| self.has_netem),
         };
         let now = self.queues.get(&host.name).copied().unwrap_or_default();
         if wanted == now {
@@ -255,7 +296,7 @@ fn check(layout: &Layout, state: &NetworkState, can: Capabilities) -> Result<(),
             !state.delay.is_empty(),
             can.delay,
             "delay of packets",
-            "sch_netem",
+            "sch_netem and tun",
         ),
     ];
     for (is_wanted, is_there, what, module) in needs {
@@ -270,21 +311,24 @@ fn check(layout: &Layout, state: &NetworkState, can: Capabilities) -> Result<(),
 }
 
 /// Tries each where it does no harm: on the switch, before anybody uses it.
-fn detect(layout: &Layout) -> Capabilities {
-    let switch = layout.switch();
-    let queue = |kind: &str| {
-        let replace = format!("tc -netns {switch} qdisc replace dev lo root {kind}");
-        let works = tool::run(&replace).is_ok();
-        // It can fail only if there is nothing to delete.
-        let _ = tool::run(&format!("tc -netns {switch} qdisc delete dev lo root"));
-        works
-    };
+fn detect(layout: &Layout, has_netem: bool) -> Capabilities {
+    let switch = namespace_path(&layout.switch());
     let rule = "*filter\n-A INPUT -m statistic --mode random --probability 0.5 -j DROP\nCOMMIT\n";
     Capabilities {
-        loss: tool::run_within(&namespace_path(&switch), "iptables-restore", rule).is_ok(),
-        bandwidth: queue("tbf rate 8mbit burst 4000b latency 400ms"),
-        delay: queue("netem delay 1ms"),
+        loss: tool::run_within(&switch, "iptables-restore", rule).is_ok(),
+        bandwidth: can_queue(layout, "tbf rate 8mbit burst 4000b latency 400ms"),
+        delay: has_netem || Wire::is_possible(layout),
     }
+}
+
+/// Whether the kernel has such queues.
+fn can_queue(layout: &Layout, kind: &str) -> bool {
+    let switch = layout.switch();
+    let replace = format!("tc -netns {switch} qdisc replace dev lo root {kind}");
+    let works = tool::run(&replace).is_ok();
+    // It can fail only if there is nothing to delete.
+    let _ = tool::run(&format!("tc -netns {switch} qdisc delete dev lo root"));
+    works
 }
 
 #[cfg(test)]

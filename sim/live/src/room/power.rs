@@ -16,6 +16,13 @@ impl Room {
         blocking(move || members::stop(&host)).await
     }
 
+    /// Freezes what runs in its containers and nothing else: no process ends any more, and what has
+    /// ended can still be told.
+    pub async fn pause_containers(&self, host: &str) -> Result<(), RoomError> {
+        let host = self.host(host)?;
+        blocking(move || members::stop_containers(&host)).await
+    }
+
     /// Lets everything on it run again, with a daemon that was paused alone.
     pub async fn resume(&self, host: &str) -> Result<(), RoomError> {
         let host = self.host(host)?;

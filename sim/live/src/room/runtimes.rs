@@ -50,7 +50,8 @@ impl Room {
         found.ok_or_else(|| no_daemon(host))
     }
 
-    /// Kills the daemon alone; containers go on.
+    /// Kills the daemon alone; containers go on. It is dead until it was restarted as often as it
+    /// was killed.
     pub async fn kill_daemon(&self, host: &str) -> Result<(), RoomError> {
         self.with_daemon(host, |it| {
             it.kill();
@@ -69,14 +70,20 @@ impl Room {
         self.with_daemon(host, |it| it.set_paused(false)).await
     }
 
-    /// Starts the daemon again, after killing it if it runs, and waits until it answers.
+    /// Starts the daemon again, after killing it if it runs, and waits until it answers. On a
+    /// machine without power that is left to [`Room::power_on`].
     pub async fn restart_daemon(&self, host: &str, records: Records) -> Result<(), RoomError> {
         if records == Records::Lose {
             self.with_daemon(host, HostDaemon::lose_records).await?;
         }
         let mut slot = self.daemon(host).await?;
         let daemon = slot.as_mut().ok_or_else(|| no_daemon(host))?;
-        daemon.run().await
+        daemon.release();
+        let has_power = lock(&self.shared.network).has_power(host);
+        match has_power {
+            true => daemon.run().await,
+            false => Ok(()),
+        }
     }
 
     /// Sends a signal to the monitor (shim, conmon) of a container, which is called as the daemon

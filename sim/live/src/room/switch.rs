@@ -17,11 +17,11 @@ pub(crate) const HOST_LINK: &str = "eth0";
 /// The switch's end of the link to the harness.
 const SWITCH_UPLINK: &str = "uplink";
 /// The bridge.
-const BRIDGE: &str = "switch";
+pub(crate) const BRIDGE: &str = "switch";
 /// How often one looks whether a link is up, and how long one waits in between.
 const ROUNDS_MAX: u32 = 500;
 const ROUND_PAUSE: Duration = Duration::from_millis(10);
-/// Makes the packet filter see what a bridge passes on, in the namespace that reads it.
+/// Makes the packet filter see what any bridge passes on, in the namespace that reads it.
 const FILTERED: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 /// Filters would have to be written twice if there were IPv6 as well.
 const WITHOUT_IPV6: &str = "/proc/sys/net/ipv6/conf/all/disable_ipv6";
@@ -103,7 +103,7 @@ fn uplink_commands(layout: &Layout) -> String {
 
 fn switch_commands(layout: &Layout) -> String {
     let mut commands = format!(
-        "link add name {BRIDGE} type bridge\n\
+        "link add name {BRIDGE} type bridge nf_call_iptables 1\n\
          link set dev {BRIDGE} up\n\
          link set dev {SWITCH_UPLINK} master {BRIDGE}\n\
          link set dev {SWITCH_UPLINK} up\n"
@@ -150,6 +150,7 @@ fn filtered(switch: &Path) -> Result<(), RoomError> {
         let hint = "load the kernel's module br_netfilter";
         return Err(unable("bridged packets cannot be filtered", hint));
     }
-    network_namespace::within(switch, || std::fs::write(FILTERED, "1"))
-        .map_err(RoomError::file("turn on packet filters in", switch))
+    // The switch says for itself that it is filtered; no packet is to be filtered twice.
+    network_namespace::within(switch, || std::fs::write(FILTERED, "0"))
+        .map_err(RoomError::file("set packet filters in", switch))
 }

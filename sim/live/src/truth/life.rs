@@ -162,9 +162,12 @@ impl Life {
     /// Its process started.
     pub fn started(&mut self, at: u64, pid: u32) {
         self.last_seen = self.last_seen.max(at);
+        let is_told = self.stage >= Stage::Started;
         let start = self.start.get_or_insert(Start { at, pid });
         if start.pid == 0 {
             start.pid = pid;
+            // What only an end showed began earlier.
+            start.at = if is_told { start.at } else { start.at.min(at) };
         }
     }
 
@@ -204,6 +207,13 @@ impl Life {
             seen_at: at,
             is_final: true,
         });
+    }
+
+    /// Its process, if it is not known for good how that ended.
+    pub fn open_process(&self) -> Option<u32> {
+        let is_open = self.end.is_none_or(|end| !end.is_final);
+        let start = self.start.filter(|start| is_open && start.pid != 0);
+        start.map(|start| start.pid)
     }
 
     /// When it started, if it has.

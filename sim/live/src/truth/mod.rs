@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
+use wavetank_fixtures::daemon::process::Process;
 use wavetank_port::{ContainerId, EventCursor, EventStream};
 use wavetank_trace::ExitCause;
 
@@ -40,6 +41,9 @@ const LIST_EVERY: Duration = Duration::from_millis(100);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Between two attempts to subscribe to events.
 const SUBSCRIBE_EVERY: Duration = Duration::from_millis(200);
+
+/// How often one looks for ends that somebody may still be writing down: two seconds in all.
+const END_LOOKS_MAX: u32 = 20;
 
 /// Takes what is told. It is called under a lock, so it must neither wait nor call the observer.
 pub type Sink = Box<dyn Fn(Told) + Send>;
@@ -81,9 +85,19 @@ impl Observer {
         self.shared.change(|tracker| tracker.mark(container, cause));
     }
 
-    /// Looks now, out of turn: what has happened until then is told.
-    pub async fn look(&self) {
-        self.shared.list().await;
+    /// Looks now, out of turn, until it is known of every process that has ended how it did, or
+    /// until nobody seems to know. For when no other process ends meanwhile.
+    pub async fn look_at_ends(&self) {
+        for _ in 0..END_LOOKS_MAX {
+            if !self.shared.list().await {
+                return;
+            }
+            let open = self.shared.lock().tracker.open_processes();
+            if open.into_iter().all(is_running) {
+                return;
+            }
+            tokio::time::sleep(LIST_EVERY).await;
+        }
     }
 
     /// The host lost power just now: what ran has ended, and nobody will know how. With `wiped`,
@@ -116,7 +130,8 @@ impl Shared {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn list(&self) {
+    /// True if the runtime answered.
+    async fn list(&self) -> bool {
         let asked_at = now_ns();
         match self.source.list(ANSWER_WITHIN).await {
             Ok(states) => {
@@ -124,8 +139,12 @@ impl Shared {
                 self.change(|tracker| tracker.listed(asked_at, answered_at, &states));
             }
             // Unknown is not absent.
-            Err(error) => tracing::debug!(%error, "the runtime does not list its containers"),
+            Err(error) => {
+                tracing::debug!(%error, "the runtime does not list its containers");
+                return false;
+            }
         }
+        true
     }
 }
 
@@ -157,6 +176,10 @@ async fn listen(
         shared.change(|tracker| tracker.heard(now_ns(), &record.event));
         *cursor = record.cursor.or(cursor.take());
     }
+}
+
+fn is_running(pid: u32) -> bool {
+    Process::read(pid).is_some_and(|process| !process.is_zombie())
 }
 
 fn now_ns() -> u64 {

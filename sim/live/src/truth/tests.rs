@@ -243,7 +243,8 @@ fn events_that_come_twice_or_too_late_are_told_once() {
     bench.hear(450, &started_event("a", 100, 7));
     bench
         .hear(451, &exited_event("a", end))
-        .hear(452, &deleted_event("a"));
+        .hear(452, &exited_event("a", exit(ExitCode::Known(1), None)))
+        .hear(453, &deleted_event("a"));
     assert!(bench.told_late().is_empty());
 }
 
@@ -341,6 +342,22 @@ fn a_removal_that_was_seen_lets_the_same_id_live_again_at_once() {
 }
 
 #[test]
+fn a_listing_that_lags_behind_brings_nobody_back() {
+    let mut bench = Bench::new();
+    let end = exit(ExitCode::Known(1), Some(60));
+    bench.list(100, &[exited("a", 50, end)]).told();
+    bench.hear(150, &deleted_event("a")).list(200, &[]);
+    assert_eq!(bench.told(), ["150 a deleted"]);
+    bench
+        .list(250, &[exited("a", 50, end)])
+        .list(300, &[created("a")]);
+    assert_eq!(bench.told(), [] as [&str; 0]);
+    // What has started since is another one.
+    bench.list(350, &[running("a", 340, 9)]);
+    assert_eq!(bench.told(), ["340 a created", "340 a started 9"]);
+}
+
+#[test]
 fn causes_follow_from_what_is_known() {
     let cause = |mark: Option<ExitCause>, code: ExitCode, oom_killed: bool| {
         let mut bench = Bench::new();
@@ -413,6 +430,23 @@ fn a_power_loss_ends_what_runs_and_only_that() {
         "500 d forgotten",
     ];
     assert_eq!(told, expected);
+}
+
+#[test]
+fn a_process_is_open_until_its_end_is_known_for_good() {
+    let mut bench = Bench::new();
+    let open = |bench: &Bench| bench.tracker.open_processes();
+    bench.list(
+        100,
+        &[running("a", 50, 7), running("b", 50, 8), created("c")],
+    );
+    assert_eq!(open(&bench), [7, 8]);
+    let known = exit(ExitCode::Known(1), Some(120));
+    let unknown = exit(ExitCode::Unknown, Some(120));
+    bench.list(200, &[exited("a", 50, unknown), exited("b", 50, known)]);
+    assert_eq!(open(&bench), [7]);
+    bench.hear(210, &exited_event("a", known));
+    assert_eq!(open(&bench), Vec::<u32>::new());
 }
 
 #[test]

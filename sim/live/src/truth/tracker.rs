@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use wavetank_port::{ContainerId, ContainerState, RuntimeEvent};
 use wavetank_trace::{ExitCause, Payload};
 
-use super::life::Life;
+use super::life::{GRACE_NS, Life};
 
 /// Something that really happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,10 +67,9 @@ impl Tracker {
 
     fn show(&mut self, state: &ContainerState, asked_at: u64, answered_at: u64) {
         let id = &state.id;
-        if self
-            .graves
-            .get(id)
-            .is_some_and(|over_at| asked_at <= *over_at)
+        let is_alive = self.lives.contains_key(id);
+        if let Some(over_at) = self.graves.get(id)
+            && (asked_at <= *over_at || !is_alive && may_be_old(state, asked_at, *over_at))
         {
             return;
         }
@@ -110,7 +109,11 @@ impl Tracker {
             }
             RuntimeEvent::Exited { id, exit } => {
                 let at = exit.exited_at.map_or(now, |it| it.0);
-                if self.concerns(id, at) {
+                // Without a time it ends the life that is there; a new one would have begun before.
+                let is_late = exit.exited_at.is_none()
+                    && self.graves.contains_key(id)
+                    && !self.lives.contains_key(id);
+                if !is_late && self.concerns(id, at) {
                     self.life(id, at).ended(*exit, now);
                 }
             }
@@ -156,6 +159,12 @@ impl Tracker {
         self.settle(at);
     }
 
+    /// The processes of which it is not known for good how they ended.
+    pub fn open_processes(&self) -> Vec<u32> {
+        let lives = self.lives.values();
+        lives.filter_map(Life::open_process).collect()
+    }
+
     /// Tells what time has made certain.
     pub fn settle(&mut self, now: u64) {
         for life in self.lives.values_mut() {
@@ -194,4 +203,11 @@ impl Tracker {
             self.graves.insert(id.clone(), life.told_at());
         }
     }
+}
+
+/// A listing may lag a little behind: one that was asked for soon after the last life under an id
+/// was over may still show that one, unless it shows what has started since.
+fn may_be_old(state: &ContainerState, asked_at: u64, over_at: u64) -> bool {
+    let is_new = state.started_at.is_some_and(|it| it.0 > over_at);
+    asked_at <= over_at.saturating_add(GRACE_NS) && !is_new
 }

@@ -84,11 +84,13 @@ fn connect(room: &Room, from: &str, to: &str, within: Duration) -> std::io::Resu
     let place = listener.local_addr()?;
     std::thread::spawn(move || {
         let (mut stream, _) = listener.accept()?;
-        let mut byte = [0];
-        while stream.read(&mut byte)? > 0 {
-            stream.write_all(&byte)?;
+        let mut bytes = vec![0; 1 << 16];
+        loop {
+            match stream.read(&mut bytes)? {
+                0 => return std::io::Result::Ok(()),
+                length => stream.write_all(&bytes[..length])?,
+            }
         }
-        std::io::Result::Ok(())
     });
     let stream = on(room, from, || TcpStream::connect_timeout(&place, within))?;
     stream.set_read_timeout(Some(within))?;

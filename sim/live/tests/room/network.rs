@@ -1,7 +1,8 @@
 //! What is wrong with a network, as those feel it who use it.
 
-use std::io::ErrorKind;
-use std::time::Duration;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use wavetank_live::room::{NetworkState, RoomError, UPLINK};
 
@@ -128,6 +129,52 @@ async fn links_lose_and_slow_down_what_they_are_told_to() {
     }
     room.set_network(NetworkState::default()).await.unwrap();
     assert!(all_arrive(&room, "a", "b", 80, 1_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_delays_holds_every_packet_back_and_loses_none() {
+    let folder = folder();
+    let Some(room) = room(folder.path(), &["a", "b", "c"]).await else {
+        return;
+    };
+    let held = Duration::from_millis(60);
+    let delayed = |by| NetworkState {
+        delay: [("a".to_owned(), by)].into(),
+        ..NetworkState::default()
+    };
+    assert!(room.capabilities().delay, "by the kernel, or by us");
+    let mut stream = connected(&room, "a", "b");
+    let quickest = |stream: &mut TcpStream| {
+        let times = (0..10).map(|_| {
+            let began = Instant::now();
+            assert_eq!(echo(stream, 5).unwrap(), 5);
+            began.elapsed()
+        });
+        times.min().unwrap()
+    };
+    // A connection that is there goes on, there and back.
+    room.set_network(delayed(held)).await.unwrap();
+    assert!(quickest(&mut stream) >= 2 * held);
+    room.set_network(delayed(2 * held)).await.unwrap();
+    assert!(quickest(&mut stream) >= 4 * held);
+    // Nobody else's link is slow, and whatever the kernel sends in one piece comes whole.
+    assert!(quickest(&mut connected(&room, "b", "c")) < held);
+    assert!(all_arrive(&room, "b", "a", 80, 1_000));
+    let sent: Vec<u8> = (0..=u8::MAX).cycle().take(1_000_000).collect();
+    let mut writer = stream.try_clone().unwrap();
+    let data = sent.clone();
+    let writing = std::thread::spawn(move || writer.write_all(&data));
+    let mut back = vec![0; sent.len()];
+    stream.read_exact(&mut back).unwrap();
+    writing.join().unwrap().unwrap();
+    assert!(back == sent, "what came back is not what was sent");
+    // What else is wrong is wrong there too.
+    let mut both = cuts(&[("a", "b")]);
+    both.delay = delayed(held).delay;
+    room.set_network(both).await.unwrap();
+    assert!(is_cut(&room, "a", "b") && reaches(&room, "a", "c"));
+    room.set_network(NetworkState::default()).await.unwrap();
+    assert!(quickest(&mut connected(&room, "a", "b")) < held);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -227,6 +227,10 @@ async fn a_daemon_is_harmed_alone(kind: DaemonKind) {
     room.kill_daemon(HOST).await.unwrap();
     assert!(bed.runtime.version(short).await.is_err());
     assert!(process.is_alive());
+    // Two may want it dead at a time.
+    room.kill_daemon(HOST).await.unwrap();
+    room.restart_daemon(HOST, Records::Keep).await.unwrap();
+    assert!(bed.runtime.version(short).await.is_err());
     room.restart_daemon(HOST, Records::Keep).await.unwrap();
     assert_eq!(bed.status("one").await, Some(ContainerStatus::Running));
     // The node's way to it can be broken alone.
@@ -238,8 +242,19 @@ async fn a_daemon_is_harmed_alone(kind: DaemonKind) {
     room.restart_daemon(HOST, Records::Lose).await.unwrap();
     assert!(!process.is_alive());
     assert_eq!(bed.status("one").await, None);
-    bed.running("one", Network::Host).await;
+    let process = bed.running("one", Network::Host).await;
     assert!(all_arrive(room, "manager-1", HOST, 1, 1));
+    // Nothing runs without power, and what was killed is not brought back by power alone.
+    room.kill_daemon(HOST).await.unwrap();
+    room.power_off(HOST).await.unwrap();
+    assert!(!process.is_alive());
+    room.power_on(HOST).await.unwrap();
+    assert!(bed.runtime.version(short).await.is_err());
+    room.power_off(HOST).await.unwrap();
+    room.restart_daemon(HOST, Records::Keep).await.unwrap();
+    assert!(bed.runtime.version(short).await.is_err());
+    room.power_on(HOST).await.unwrap();
+    bed.runtime.version(LONG).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
+use wavetank_fixtures::daemon::OciRuntime;
 use wavetank_fixtures::{CallProxy, CallRule, Effect, Program, Protocol};
 use wavetank_live::calls::{ChaosRules, Means, means};
 use wavetank_live::images::LiveImages;
@@ -32,6 +33,16 @@ pub const CASES: &[Case] = &[
         run: || Box::pin(async { go_wrong_as_told(DaemonBed::podman().await).await }),
     },
     Case {
+        name: "ends-below-containerd-come-early-as-told",
+        usable: || DaemonBed::containerd_usable().and_then(|()| chaos_usable()),
+        run: || Box::pin(ends_come_early_below(RuntimeKind::Containerd)),
+    },
+    Case {
+        name: "ends-below-podman-come-early-as-told",
+        usable: || DaemonBed::podman_usable().and_then(|()| chaos_usable()),
+        run: || Box::pin(ends_come_early_below(RuntimeKind::Podman)),
+    },
+    Case {
         name: "calls-oci-go-wrong-as-told",
         usable: chaos_usable,
         run: || Box::pin(oci_goes_wrong_as_told()),
@@ -40,9 +51,19 @@ pub const CASES: &[Case] = &[
 
 /// Short enough to wait for in vain.
 const SHORT: Duration = Duration::from_millis(500);
+/// How much later an end is noticed.
+const LATE: Duration = Duration::from_secs(2);
 
 fn plan() -> BTreeMap<String, Image> {
-    BTreeMap::from([("web".to_owned(), image())])
+    let job = Image {
+        run_for: Some(Range {
+            min: Duration::ZERO,
+            max: Duration::from_millis(10),
+        }),
+        exit_code: 0,
+        ..image()
+    };
+    BTreeMap::from([("web".to_owned(), image()), ("job".to_owned(), job)])
 }
 
 /// A daemon, a proxy before it, a client by each way.
@@ -276,6 +297,58 @@ async fn listings_are_empty(bed: &Bed) {
     assert_eq!(bed.proxy.remove_rule(empty), Some(2));
 }
 
+/// The chaos runtime in runc's place: a process ends before its start was answered, by its own code
+/// and by ours; before and after that, and once healed, containers live as ever.
+async fn ends_come_early_below(kind: RuntimeKind) {
+    let (_registry, live) = registry(&plan(), 1).await;
+    let folder = tempfile::tempdir().expect("folder");
+    let program = folder.path().join("chaos");
+    std::fs::copy(chaos_runtime().expect("usable"), &program).expect("copy");
+    let mut chaos = ChaosRules::beside(&program, Path::new("runc"));
+    let over = OciRuntime::At(program);
+    let bed = match kind {
+        RuntimeKind::Podman => DaemonBed::podman_over(over).await,
+        _ => DaemonBed::containerd_over(over).await,
+    };
+    let runtime = &*bed.runtime;
+    let code_of = async |id: &ContainerId| runtime.wait(id, LONG).await.expect("wait").code;
+    let is_running = async |id: &ContainerId| {
+        let state = runtime.inspect(id, LONG).await.expect("it is there");
+        state.status == ContainerStatus::Running
+    };
+    let before = start(runtime, &live, "web", "before").await;
+    assert!(is_running(&before).await);
+    for code in [3, 0, 137] {
+        let early = Action::ExitBeforeStart { count: 1, code };
+        let name = add(&mut chaos, &early);
+        let id = start(runtime, &live, "web", &format!("early-{code}")).await;
+        assert_eq!(code_of(&id).await, ExitCode::Known(code));
+        assert_eq!(chaos.hits(&name).expect("counted"), 1);
+        chaos.remove(&name).expect("removed");
+    }
+    let wrong = Action::ExitCodeWrong { count: 1, code: 9 };
+    let name = add(&mut chaos, &wrong);
+    let id = start(runtime, &live, "job", "wrong").await;
+    assert_eq!(code_of(&id).await, ExitCode::Known(9));
+    assert_eq!(chaos.hits(&name).expect("counted"), 1);
+    chaos.remove(&name).expect("removed");
+    let (min, max) = (LATE, LATE);
+    let late = Action::ExitLate {
+        by: Range { min, max },
+        count: 1,
+    };
+    let name = add(&mut chaos, &late);
+    let began = Instant::now();
+    let id = start(runtime, &live, "job", "late").await;
+    assert_eq!(code_of(&id).await, ExitCode::Known(0), "its own");
+    assert!(began.elapsed() >= LATE);
+    assert_eq!(chaos.hits(&name).expect("counted"), 1);
+    chaos.remove(&name).expect("removed");
+    let after = start(runtime, &live, "web", "after").await;
+    assert!(is_running(&after).await && is_running(&before).await);
+    delete_all(runtime).await;
+}
+
 async fn oci_goes_wrong_as_told() {
     let (_registry, live) = registry(&plan(), 1).await;
     let folder = tempfile::tempdir().expect("folder");
@@ -290,7 +363,7 @@ async fn oci_goes_wrong_as_told() {
     let id = start(runtime, &live, "web", "early").await;
     let exit = runtime.wait(&id, LONG).await.expect("wait");
     assert_eq!(exit.code, ExitCode::Known(3));
-    assert_eq!(chaos.hits(&name).expect("counted"), 2);
+    assert_eq!(chaos.hits(&name).expect("counted"), 1);
     chaos.remove(&name).expect("removed");
 
     let failing = Action::RuntimeError {

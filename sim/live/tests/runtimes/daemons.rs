@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 use wavetank_containerd::{Containerd, ContainerdConfig};
-use wavetank_fixtures::daemon::containerd::ContainerdDaemon;
+use wavetank_fixtures::daemon::OciRuntime;
+use wavetank_fixtures::daemon::containerd::{ContainerdDaemon, ContainerdSettings};
 use wavetank_fixtures::daemon::podman::{PodmanDaemon, PodmanSettings};
 use wavetank_live::truth::{self, Source};
 use wavetank_podman::{Endpoint, Podman, PodmanConfig};
@@ -74,8 +75,17 @@ fn dir(folder: &TempDir) -> PathBuf {
 
 impl DaemonBed {
     pub async fn containerd() -> Self {
+        Self::containerd_over(OciRuntime::Runc).await
+    }
+
+    pub async fn containerd_over(oci_runtime: OciRuntime) -> Self {
         let (folder, namespace) = (folder(), unique("c"));
-        let daemon = ContainerdDaemon::start(folder.path(), &[&namespace]).await;
+        let settings = ContainerdSettings {
+            oci_runtime,
+            ..ContainerdSettings::default()
+        };
+        let namespaces = [namespace.as_str()];
+        let daemon = ContainerdDaemon::start_with(folder.path(), &namespaces, &settings).await;
         let daemon = Daemon::Containerd(daemon.expect("containerd"));
         let runtime = containerd(&daemon.socket(), &namespace, &dir(&folder)).await;
         DaemonBed {
@@ -87,8 +97,16 @@ impl DaemonBed {
     }
 
     pub async fn podman() -> Self {
+        Self::podman_over(OciRuntime::Runc).await
+    }
+
+    pub async fn podman_over(oci_runtime: OciRuntime) -> Self {
         let (folder, namespace) = (folder(), unique("p"));
-        let daemon = PodmanDaemon::start(folder.path(), &PodmanSettings::default()).await;
+        let settings = PodmanSettings {
+            oci_runtime,
+            ..PodmanSettings::default()
+        };
+        let daemon = PodmanDaemon::start(folder.path(), &settings).await;
         let daemon = Daemon::Podman(daemon.expect("podman"));
         let runtime = podman(&daemon.socket(), &namespace);
         DaemonBed {

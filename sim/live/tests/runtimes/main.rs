@@ -5,7 +5,9 @@
 //! `WAVETANK_REQUIRE_RUNTIMES` forbids that.
 
 mod bed;
+mod broken;
 mod calls;
+mod caught;
 mod daemons;
 mod images;
 mod truth;
@@ -18,7 +20,11 @@ fn main() -> ExitCode {
     if let Some(code) = wavetank_oci::monitor::main_if_asked() {
         return code;
     }
-    let cases: Vec<Case> = [calls::CASES, images::CASES, truth::CASES].concat();
+    if let Some(code) = broken::main_if_asked() {
+        return code;
+    }
+    let cases = [calls::CASES, caught::CASES, images::CASES, truth::CASES];
+    let cases: Vec<Case> = cases.concat();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |wanted: &str| arguments.iter().any(|argument| argument == wanted);
     if has("--list") {

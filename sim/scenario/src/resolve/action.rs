@@ -143,11 +143,20 @@ fn calls(name: &str, args: &Node) -> Option<Action> {
 fn quirks(name: &str, args: &Node) -> Option<Action> {
     let count = || args.number::<u32>("count");
     let one = || args.number::<u32>("count").unwrap_or(1);
+    let by = || args.range("by");
     let code = |default: i32| args.number("code").unwrap_or(default);
     Some(match name {
         "exit-before-start" => Action::ExitBeforeStart {
             count: one(),
             code: code(0),
+        },
+        "exit-late" => Action::ExitLate {
+            by: by()?,
+            count: one(),
+        },
+        "exit-code-wrong" => Action::ExitCodeWrong {
+            count: one(),
+            code: code(1),
         },
         "exit-code-lost" => Action::ExitCodeLost { count: one() },
         "exit-time-missing" => Action::ExitTimeMissing { count: one() },

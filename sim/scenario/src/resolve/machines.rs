@@ -8,6 +8,7 @@ use wavetank_model::{Backoff, Resources, Timers};
 use crate::diagnostic::{Problem, Problems};
 use crate::plan::{AgentHost, Cluster, Health, Image, LoadClient, OnTerm, Range};
 use crate::profiles::Profile;
+use crate::resolve::steps;
 use crate::scalars;
 use crate::yaml::{Node, Value};
 
@@ -50,6 +51,7 @@ pub(crate) fn cluster(
         event_delay: part("runtime")
             .range("event_delay")
             .unwrap_or(us(1_000, 20_000)),
+        runtime_steps: steps::steps(part("runtime").get("steps"), problems),
         restart_delay: node
             .duration("restart_delay")
             .unwrap_or(Duration::from_secs(1)),

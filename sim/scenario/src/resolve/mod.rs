@@ -1,15 +1,16 @@
 //! From a checked tree to a scenario: gives fields their sense and finds what does not fit
 //! together. Draws nothing: what depends on the seed is left to `expand`.
 //!
-//! Map: `machines` (cluster, images, clients), `workload` (steps) with `deploy`
-//! (specs), `fault` with `action`,
-//! `target` and `trigger` (faults before any draw), `swarm`, `expectation` (`expect`).
+//! Map: `machines` (cluster, images, clients) with `steps` (measured times), `workload` (steps)
+//! with `deploy` (specs), `fault` with `action`, `target` and `trigger` (faults before any draw),
+//! `swarm`, `expectation` (`expect`).
 
 mod action;
 mod deploy;
 mod expectation;
 pub(crate) mod fault;
 mod machines;
+mod steps;
 pub(crate) mod swarm;
 pub(crate) mod target;
 mod trigger;

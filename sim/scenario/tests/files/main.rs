@@ -3,6 +3,7 @@
 mod examples;
 mod expressions;
 mod malformed;
+mod measured;
 mod plans;
 mod properties;
 mod support;

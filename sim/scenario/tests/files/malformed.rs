@@ -46,6 +46,14 @@ refused! {
         } }\n";
     run_twice: "scenario: 1\nname: a\nimages: { web: { run: forever, run_for: 5s } }\n";
 
+    unknown_step: runtime("{ strat: 5ms, create: { p0: 1ms, p51: 2ms } }");
+    falling_quantiles: runtime("{ create: { p0: 1ms, p50: 4ms, p95: 3ms, p100: 9ms }, \
+        start: 2ms..1ms }");
+    begin_without_start: runtime("{ begin: 3ms }");
+    begin_after_start: runtime("{ start: { p0: 1ms, p100: 9ms }, \
+        begin: { p0: 1ms, p50: 6ms, p100: 9ms } }");
+    no_durations: runtime("{ create: { p0: 1, p100: soon }, delete: fast, call: [1ms, 2ms] }");
+
     // Workload.
     step_without_verb: with("").replace("deploy: web, image", "deplyo: web, image");
     step_with_two_verbs: with("").replace("deploy: web,", "deploy: web, scale: web,");
@@ -123,6 +131,11 @@ refused! {
         agents: { cpu: 4 } }\nimages: { web: { health: bad } }\nworkload: [{ at: soon, deploy: \
         api, image: wbe }]\nfaults: [{ action: explode, at: 1s }]\nexpect: { fails: [I99], \
         never: ['1 +'] }\n";
+}
+
+/// A file with these measured steps of its runtimes.
+fn runtime(steps: &str) -> String {
+    format!("scenario: 1\nname: a\ncluster:\n  runtime:\n    steps: {steps}\n")
 }
 
 fn bomb() -> String {

@@ -307,7 +307,11 @@ impl Runtime {
     /// The container, if its process runs.
     pub(super) fn running_container(&self, id: &ContainerId) -> Result<&Container, RuntimeError> {
         let container = self.containers.get(id).ok_or_else(|| super::missing(id))?;
-        if container.state.status == ContainerStatus::Running {
+        let is_dead = container
+            .process
+            .as_ref()
+            .is_some_and(super::Process::is_dead);
+        if container.state.status == ContainerStatus::Running && !is_dead {
             return Ok(container);
         }
         Err(super::wrong_state(id, "is not running"))

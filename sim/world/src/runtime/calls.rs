@@ -1,5 +1,5 @@
-//! What each verb does. A call takes effect half-way through its latency and is answered at the
-//! end, so that a caller that gives up never knows which half it missed.
+//! What each verb does. A call takes effect within its latency, half-way unless more is known, and
+//! is answered at the end, so that a caller that gives up never knows which part it missed.
 
 use std::time::Duration;
 
@@ -44,15 +44,15 @@ impl Runtime {
             self.parked.push((HUNG_MONITOR, call, request));
             return;
         }
-        let mut half = self.stream.nanos(self.config.latency) / 2;
+        let mut before = self.until_effect(call, name);
         let delay = |effect: &RuntimeEffect| match effect {
             RuntimeEffect::Delay(verb, by) if covers(verb, name) => Some(*by),
             _ => None,
         };
         if let Some(by) = self.use_rule(delay) {
-            half += self.stream.nanos(by) / 2;
+            before += self.stream.nanos(by) / 2;
         }
-        let at = now + Duration::from_nanos(half);
+        let at = now + Duration::from_nanos(before);
         self.plan(at, Todo::Execute { call, request });
     }
 
@@ -100,18 +100,19 @@ impl Runtime {
         self.answer(now, call, name, answer);
     }
 
-    /// Sends an answer after the second half of a call's latency, unless it gets lost.
+    /// Sends an answer after the rest of a call's latency, unless it gets lost.
     pub(super) fn answer(&mut self, now: VirtualTime, call: u64, name: &str, result: Answer) {
         let lost = |effect: &RuntimeEffect| match effect {
             RuntimeEffect::LostReply(verb) if verb == name => Some(()),
             _ => None,
         };
+        let rest = self.take_rest(call);
         if result.is_ok() && self.use_rule(lost).is_some() {
             return;
         }
-        let half = self.stream.nanos(self.config.latency) / 2;
+        let rest = rest.unwrap_or_else(|| self.stream.nanos(self.config.latency) / 2);
         self.plan(
-            now + Duration::from_nanos(half),
+            now + Duration::from_nanos(rest),
             Todo::Reply { call, result },
         );
     }
@@ -276,6 +277,15 @@ impl Runtime {
         id: &ContainerId,
         grace: Duration,
     ) {
+        let is_dead = self.containers.get(id).is_some_and(|container| {
+            container.process.as_ref().is_some_and(Process::is_dead)
+                || container.state.status == ContainerStatus::Exited
+        });
+        if is_dead && self.stumbles_over_the_dead() {
+            let error = RuntimeError::new(ErrorClass::Unknown, "no such process");
+            self.answer(now, call, "stop", Err(error));
+            return;
+        }
         let Some(container) = self.containers.get_mut(id) else {
             self.answer(now, call, "stop", Err(missing(id)));
             return;
@@ -300,6 +310,13 @@ impl Runtime {
         );
     }
 
+    /// A signal is for a process that is dead: does a fault make a strange error of that?
+    fn stumbles_over_the_dead(&mut self) -> bool {
+        let dead =
+            |effect: &RuntimeEffect| matches!(effect, RuntimeEffect::KillDeadErrors).then_some(());
+        self.use_rule(dead).is_some()
+    }
+
     pub(super) fn kill(
         &mut self,
         now: VirtualTime,
@@ -309,13 +326,10 @@ impl Runtime {
         signal: Signal,
     ) -> Answer {
         let container = self.containers.get(id).ok_or_else(|| missing(id))?;
-        if container.process.is_none() {
-            let dead = |effect: &RuntimeEffect| {
-                matches!(effect, RuntimeEffect::KillDeadErrors).then_some(())
-            };
-            let class = match self.use_rule(dead) {
-                Some(()) => ErrorClass::Unknown,
-                None => ErrorClass::NotFound,
+        if container.process.as_ref().is_none_or(Process::is_dead) {
+            let class = match self.stumbles_over_the_dead() {
+                true => ErrorClass::Unknown,
+                false => ErrorClass::NotFound,
             };
             return Err(RuntimeError::new(class, "no such process"));
         }
@@ -351,7 +365,7 @@ impl Runtime {
                     format!("container {id} is running"),
                 ));
             }
-            self.kill_running(now, clock, id);
+            self.kill_for_delete(now, clock, id);
         }
         self.remove_record(now, id);
         self.emit(now, RuntimeEvent::Deleted { id: id.clone() });
@@ -388,7 +402,8 @@ impl Runtime {
 
     fn probe(&self, now: VirtualTime, id: &ContainerId) -> Answer {
         let container = self.containers.get(id).ok_or_else(|| missing(id))?;
-        let Some(process) = &container.process else {
+        let process = container.process.as_ref();
+        let Some(process) = process.filter(|it| !it.is_dead()) else {
             return Err(RuntimeError::new(
                 ErrorClass::FailedPrecondition,
                 format!("container {id} is not running"),

@@ -3,13 +3,15 @@
 //!
 //! Three layers that fail apart: *processes* live and die with the machine; *records* (what the
 //! daemon knows) survive a power loss; *answers and events* travel to whoever is connected and can
-//! be lost. Map: this file (state and timeline), `calls` (what each verb does), `surface` (what the
-//! port asks beyond that), `process` (how processes begin and end), `program` and `actors` (what
-//! they do in between), `freeze` (pausing them), `rules` (faults).
+//! be lost. Map: this file (state and timeline), `calls` (what each verb does), `surface` (what
+//! the port asks beyond that), `latency` (how long that takes), `process` (how processes begin and
+//! end), `program` and `actors` (what they do in between), `freeze` (pausing them), `rules`
+//! (faults).
 
 mod actors;
 mod calls;
 mod freeze;
+mod latency;
 mod process;
 mod program;
 mod rules;
@@ -18,12 +20,10 @@ mod surface;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use wavetank_model::NodeId;
 use wavetank_port::{
     ContainerId, ContainerState, ContainerStatus, ErrorClass, ExecResult, ExitCode, ExitStatus,
     RuntimeError, RuntimeEvent, RuntimeReply, Signal, WallTime,
 };
-use wavetank_scenario::plan::Range;
 use wavetank_trace::{ExitCause, Payload, VirtualTime};
 
 use crate::clock::LocalClock;
@@ -31,6 +31,8 @@ use crate::random::Stream;
 use crate::registry::Registry;
 pub use actors::Written;
 use actors::{Exec, LateFile};
+use latency::Drawn;
+pub use latency::RuntimeConfig;
 use program::{Actor, Files};
 pub use program::{Interpretation, Interpreter, Program, Step};
 pub use rules::{RuntimeEffect, RuntimeRule};
@@ -74,6 +76,8 @@ struct Process {
     actor: Option<Actor>,
     /// Set while it is paused.
     frozen: Option<Frozen>,
+    /// It has ended, and its monitor has not noticed.
+    ended: Option<(i32, ExitCause)>,
 }
 
 /// What a paused process would have done, and how long after the pause began.
@@ -145,6 +149,8 @@ enum Todo {
         code: i32,
         because: ExitCause,
     },
+    /// Its monitor notices that a process has ended.
+    Notice { container: ContainerId, run: u64 },
     /// A stop's grace is over.
     GraceOver {
         call: u64,
@@ -165,22 +171,12 @@ enum Todo {
     Emit(RuntimeEvent),
 }
 
-/// What a runtime is made with.
-#[derive(Clone, Debug)]
-pub struct RuntimeConfig {
-    /// Its machine.
-    pub node: NodeId,
-    /// Time a call takes.
-    pub latency: Range,
-    /// Delay of events.
-    pub event_delay: Range,
-}
-
 /// One machine's container runtime.
 #[derive(Clone, Debug)]
 pub struct Runtime {
     config: RuntimeConfig,
     stream: Stream,
+    drawn: Drawn,
     containers: BTreeMap<ContainerId, Container>,
     /// Digests by name.
     images: BTreeMap<String, String>,
@@ -208,6 +204,7 @@ impl Runtime {
         Runtime {
             config,
             stream,
+            drawn: Drawn::default(),
             containers: BTreeMap::new(),
             images: BTreeMap::new(),
             volumes: BTreeMap::new(),
@@ -277,6 +274,7 @@ impl Runtime {
             } => {
                 self.end_process(now, clock, &container, run, code, because);
             }
+            Todo::Notice { container, run } => self.notice(now, clock, &container, run),
             Todo::GraceOver {
                 call,
                 container,
@@ -300,7 +298,7 @@ impl Runtime {
     pub fn running(&self) -> impl Iterator<Item = &ContainerId> {
         self.containers
             .iter()
-            .filter(|(_, container)| container.process.is_some())
+            .filter(|(_, container)| container.process.as_ref().is_some_and(|it| !it.is_dead()))
             .map(|(id, _)| id)
     }
 
@@ -322,12 +320,13 @@ impl Runtime {
         self.parked.clear();
         self.hung.clear();
         self.execs.clear();
-        let live: Vec<ContainerId> = self.running().cloned().collect();
-        for id in live {
+        let all: Vec<ContainerId> = self.containers.keys().cloned().collect();
+        for id in all {
             self.forget_exit(now, clock, &id, ExitCause::PowerLoss);
         }
         // Nobody hears events of a machine without power.
         self.timeline.clear();
+        self.drawn.clear();
     }
 
     /// As [`Runtime::lose_power`], and the records and images are gone too.
@@ -345,12 +344,14 @@ impl Runtime {
     pub fn disconnect(&mut self) {
         self.timeline
             .retain(|_, todo| !matches!(todo, Todo::Reply { .. } | Todo::Emit(_)));
+        self.drawn.forget_events();
         // Calls under way still take effect; their answers go nowhere (the engine drops them).
     }
 
     /// The machine stood still from `since` to `now`: everything happens that much later.
     pub fn shift(&mut self, since: VirtualTime, now: VirtualTime) {
         let pause = now.since(since);
+        self.drawn.shift(pause);
         let timeline = std::mem::take(&mut self.timeline);
         self.timeline = timeline
             .into_iter()
@@ -369,13 +370,18 @@ impl Runtime {
         keeps_state: bool,
     ) {
         self.daemon_down_by.insert(fault);
+        self.drawn.clear();
         let timeline = std::mem::take(&mut self.timeline);
         let mut waiting: Vec<u64> = self.parked.drain(..).map(|(_, call, _)| call).collect();
         for (key, todo) in timeline {
             match todo {
                 Todo::Execute { call, .. } | Todo::Reply { call, .. } => waiting.push(call),
                 Todo::Pulled { call, .. } => waiting.push(call),
-                Todo::End { .. } | Todo::Step { .. } | Todo::Flood { .. } | Todo::WriteFile(_) => {
+                Todo::End { .. }
+                | Todo::Notice { .. }
+                | Todo::Step { .. }
+                | Todo::Flood { .. }
+                | Todo::WriteFile(_) => {
                     self.timeline.insert(key, todo);
                 }
                 Todo::Emit(_)

@@ -17,6 +17,11 @@ use crate::registry::Registry;
 const OOM_AFTER: Duration = Duration::from_secs(1);
 
 impl Process {
+    /// It has ended, whoever has noticed.
+    pub(super) fn is_dead(&self) -> bool {
+        self.ended.is_some()
+    }
+
     /// What it and its children have taken, in bytes.
     pub(super) fn memory(&self) -> u64 {
         self.actor.as_ref().map_or(0, |actor| actor.memory_bytes)
@@ -71,6 +76,7 @@ impl Runtime {
             unhealthy_by: BTreeSet::new(),
             actor: program.map(Actor::new),
             frozen: None,
+            ended: None,
         });
         let limit = container.memory_bytes_max;
         self.output.push(Output::Truth(Payload::ContainerStarted {
@@ -241,13 +247,56 @@ impl Runtime {
         code: i32,
         because: ExitCause,
     ) {
-        let current = self
-            .containers
-            .get(id)
-            .and_then(|container| container.process.as_ref());
-        if current.is_none_or(|process| process.run != run) {
+        if !self.die(id, run, code, because) {
             return;
         }
+        let late = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::ExitLate(by) => Some(*by),
+            _ => None,
+        };
+        match self.use_rule(late) {
+            Some(by) => {
+                let after = self.stream.duration(by);
+                let container = id.clone();
+                self.plan(now + after, Todo::Notice { container, run });
+            }
+            None => self.notice(now, clock, id, run),
+        }
+    }
+
+    /// A process is no longer; false if this one was not any more.
+    fn die(&mut self, id: &ContainerId, run: u64, code: i32, because: ExitCause) -> bool {
+        let container = self.containers.get_mut(id);
+        let process = container.and_then(|it| it.process.as_mut());
+        let Some(process) = process.filter(|it| it.run == run && !it.is_dead()) else {
+            return false;
+        };
+        process.ended = Some((code, because));
+        process.actor = None;
+        true
+    }
+
+    /// What waits for a process learns that it has ended: from here on everybody may know.
+    pub(super) fn notice(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        id: &ContainerId,
+        run: u64,
+    ) {
+        let container = self.containers.get(id);
+        let process = container.and_then(|it| it.process.as_ref());
+        let Some((code, because)) = process
+            .filter(|process| process.run == run)
+            .and_then(|process| process.ended)
+        else {
+            return;
+        };
+        let wrong = |effect: &RuntimeEffect| match effect {
+            RuntimeEffect::ExitCodeWrong(code) => Some(*code),
+            _ => None,
+        };
+        let code = self.use_rule(wrong).unwrap_or(code);
         let oom = because == ExitCause::OutOfMemory;
         let truth = self.exit_status(now, clock, ExitCode::Known(code), oom);
         self.output.push(Output::Truth(Payload::ContainerExited {
@@ -269,6 +318,23 @@ impl Runtime {
             said.exited_at = None;
         }
         self.record_exit(now, id, said);
+    }
+
+    /// Whoever removes a container kills its process, if it lives, and notices at once.
+    pub(super) fn kill_for_delete(
+        &mut self,
+        now: VirtualTime,
+        clock: &LocalClock,
+        id: &ContainerId,
+    ) {
+        let container = self.containers.get(id);
+        let Some(process) = container.and_then(|it| it.process.as_ref()) else {
+            return;
+        };
+        let run = process.run;
+        self.say_signal(id, Signal::Kill);
+        self.die(id, run, 128 + Signal::Kill.number(), ExitCause::Killed);
+        self.notice(now, clock, id, run);
     }
 
     /// The process ends and nobody will know how (power loss, monitor killed).
@@ -368,7 +434,7 @@ impl Runtime {
         if self.use_rule(dropped).is_some() {
             return;
         }
-        let mut delay = self.stream.nanos(self.config.event_delay);
+        let mut delay = self.event_delay(now);
         let late = |effect: &RuntimeEffect| match effect {
             RuntimeEffect::DelayEvent(event, by) if event == name => Some(*by),
             _ => None,

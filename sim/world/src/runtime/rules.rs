@@ -24,6 +24,10 @@ pub enum RuntimeEffect {
     DelayEvent(String, Range),
     /// Started processes end at once with this code.
     ExitBeforeStart(i32),
+    /// Ends are noticed that much later.
+    ExitLate(Range),
+    /// Ends are noticed with this code.
+    ExitCodeWrong(i32),
     /// Exit codes are lost.
     ExitCodeLost,
     /// Exit times are not said.

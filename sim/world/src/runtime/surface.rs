@@ -122,6 +122,7 @@ impl Runtime {
     /// Nobody waits for a call any more. A pull is given up, a stop kills nothing; any other call
     /// may still take effect.
     pub fn cancel(&mut self, call: u64) {
+        self.drawn.forget(call);
         self.timeline.retain(|_, todo| match todo {
             Todo::Execute {
                 call: other,
@@ -213,6 +214,9 @@ impl Runtime {
         }
         let unchanged = |digest: &str| present == Some(digest);
         let mut pull = registry.pull_of(&request.image, unchanged);
+        if self.pull_is_measured() && pull.result.as_deref().is_ok_and(unchanged) {
+            pull.duration_ns = 0;
+        }
         if let Err(error) = &mut pull.result
             && error.class == ErrorClass::Unknown
         {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use wavetank_model::NodeId;
 use wavetank_port::{ContainerSpec, ImageReference, RuntimeCommand};
-use wavetank_scenario::plan::{Health, Image, OnTerm};
+use wavetank_scenario::plan::{Health, Image, OnTerm, Range, RuntimeSteps};
 
 use super::*;
+
+mod measured;
 
 struct Bench {
     runtime: Runtime,
@@ -35,6 +38,11 @@ fn image(run_for: Option<u64>, on_term: OnTerm) -> Image {
 
 impl Bench {
     fn new() -> Self {
+        Bench::measured(RuntimeSteps::new())
+    }
+
+    /// One whose runtime takes what was measured.
+    fn measured(steps: RuntimeSteps) -> Self {
         let obeys = OnTerm::Exits {
             after: Duration::from_millis(50),
             code: Some(0),
@@ -53,6 +61,7 @@ impl Bench {
             node: NodeId::agent(1),
             latency: range,
             event_delay: range,
+            steps,
         };
         let mut bench = Bench {
             runtime: Runtime::new(config, Stream::new(1, "test", "runtime")),
@@ -104,6 +113,28 @@ impl Bench {
         self.replies
             .remove(&call)
             .unwrap_or_else(|| Err(error(ErrorClass::DeadlineExceeded)))
+    }
+
+    /// How long a call takes that succeeds.
+    fn takes(&mut self, command: RuntimeCommand) -> Duration {
+        let call = self.send(command);
+        self.takes_call(call)
+    }
+
+    fn takes_by_port(&mut self, command: PortCommand) -> Duration {
+        self.calls += 1;
+        self.runtime.submit_port(self.now, self.calls, command);
+        self.takes_call(self.calls)
+    }
+
+    fn takes_call(&mut self, call: u64) -> Duration {
+        let asked = self.now;
+        while !self.replies.contains_key(&call) {
+            let due = self.runtime.next_deadline().expect("an answer comes");
+            self.advance(due.since(self.now));
+        }
+        assert_eq!(self.replies.remove(&call).map(|it| it.is_ok()), Some(true));
+        self.now.since(asked)
     }
 
     fn class(&mut self, command: RuntimeCommand) -> Option<ErrorClass> {
@@ -252,6 +283,66 @@ fn a_start_can_find_its_process_dead() {
     bench.run("a", "web");
     let state = bench.state("a");
     assert_eq!(code(state), Some(ExitCode::Known(3)));
+}
+
+#[test]
+fn an_end_can_be_noticed_late_and_nothing_is_done_to_the_dead() {
+    let mut bench = Bench::new();
+    let second = Range {
+        min: Duration::from_secs(1),
+        max: Duration::from_secs(1),
+    };
+    bench.rule(RuntimeEffect::ExitLate(second), Some(2));
+    bench.run("job", "job");
+    bench.advance(Duration::from_millis(500));
+    let state = bench.state("job").unwrap();
+    assert_eq!(
+        (state.status, state.exit),
+        (ContainerStatus::Running, None),
+        "nobody has noticed"
+    );
+    assert_eq!(bench.exits("job"), 0);
+    let kill = RuntimeCommand::Kill {
+        id: id("job"),
+        signal: Signal::Kill,
+    };
+    assert_eq!(bench.class(kill), Some(ErrorClass::NotFound));
+    let probe = RuntimeCommand::Probe {
+        id: id("job"),
+        command: Vec::new(),
+        timeout: Duration::from_secs(1),
+    };
+    assert_eq!(bench.class(probe), Some(ErrorClass::FailedPrecondition));
+    bench.advance(Duration::from_secs(1));
+    let state = bench.state("job");
+    assert_eq!(
+        code(state),
+        Some(ExitCode::Known(7)),
+        "of its own, not of the kill"
+    );
+    assert_eq!(bench.exits("job"), 1);
+    // One that is removed before anybody noticed has ended all the same.
+    bench.run("other", "job");
+    bench.advance(Duration::from_millis(500));
+    let delete = RuntimeCommand::Delete {
+        id: id("other"),
+        force: true,
+    };
+    assert_eq!(bench.class(delete), None);
+    bench.advance(Duration::from_secs(2));
+    assert_eq!(bench.exits("other"), 1);
+}
+
+#[test]
+fn an_end_can_be_noticed_with_another_code() {
+    let mut bench = Bench::new();
+    bench.rule(RuntimeEffect::ExitCodeWrong(3), Some(1));
+    for name in ["wrong", "right"] {
+        bench.run(name, "job");
+        bench.advance(Duration::from_millis(500));
+    }
+    let codes = ["wrong", "right"].map(|name| code(bench.state(name)));
+    assert_eq!(codes, [3, 7].map(|it| Some(ExitCode::Known(it))));
 }
 
 #[test]

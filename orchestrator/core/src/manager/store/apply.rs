@@ -381,18 +381,14 @@ fn complete(service: &mut ServiceRecord) {
     service.failures = 0;
 }
 
-/// May an agent say that this follows? A changed readiness is a transition too.
+/// May an agent say that this follows? Some states are for managers to give.
 fn may_follow(before: &TaskStatus, after: &TaskStatus) -> bool {
-    let readiness = before.state == TaskState::Running
-        && after.state == TaskState::Running
-        && before.attempt == after.attempt;
     let managers = matches!(
         after.state,
         TaskState::Pending | TaskState::Assigned | TaskState::Lost
     );
-    readiness
-        || !managers
-            && before
-                .state
-                .may_become(before.attempt, after.state, after.attempt)
+    !managers
+        && before
+            .state
+            .may_report(before.attempt, after.state, after.attempt)
 }

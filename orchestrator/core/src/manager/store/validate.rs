@@ -1,7 +1,7 @@
 //! What a client may not ask for, and what it is told then. Pure checks, in the order in which
 //! a person would want to hear of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use wavetank_model::{
@@ -64,6 +64,11 @@ pub(super) fn spec(spec: &ServiceSpec) -> Verdict {
     ensure(!spec.image.0.is_empty(), || {
         "the image has no name".to_owned()
     })?;
+    let is_strange = |it: char| it.is_whitespace() || it.is_control();
+    ensure(!spec.image.0.contains(is_strange), || {
+        format!("the image {:?} has a blank in its name", spec.image.0)
+    })?;
+    environment(&spec.environment)?;
     replicas(spec)?;
     update(&spec.update)?;
     ensure(spec.stop_grace <= STOP_GRACE_MAX, || {
@@ -80,6 +85,19 @@ pub(super) fn spec(spec: &ServiceSpec) -> Verdict {
     spec.election.as_ref().map_or(Ok(()), election)
 }
 
+/// What a process can be given: a name, `=`, a value, and no zero in either.
+fn environment(environment: &BTreeMap<String, String>) -> Verdict {
+    let is_given = |(name, value): &(&String, &String)| {
+        !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
+    };
+    match environment.iter().find(|it| !is_given(it)) {
+        Some((name, _)) => Err(invalid(format!(
+            "{name:?} with its value cannot be in an environment"
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn replicas(spec: &ServiceSpec) -> Verdict {
     let count = spec.replicas().unwrap_or(1);
     ensure(count <= REPLICAS_MAX, || {
@@ -93,7 +111,7 @@ fn replicas(spec: &ServiceSpec) -> Verdict {
 
 fn update(update: &UpdatePolicy) -> Verdict {
     ensure(update.surge_max > 0 || update.unavailable_max > 0, || {
-        "an update needs room: surge_max and unavailable_max cannot both be zero".to_owned()
+        "an update needs room: `surge` and `unavailable` cannot both be zero".to_owned()
     })
 }
 

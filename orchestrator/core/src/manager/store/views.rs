@@ -55,6 +55,9 @@ pub(super) fn nodes(store: &Store) -> Outcome {
     };
     Outcome::Nodes {
         managers,
+        // Neither leadership nor votes are in the store.
+        leader: None,
+        joining: Vec::new(),
         agents: store.nodes().iter().map(agent).collect(),
     }
 }

@@ -362,9 +362,12 @@ impl World {
         let mut assigned = TaskStatus::pending();
         assigned.state = TaskState::Assigned;
         let before = self.said.get(&task).unwrap_or(&assigned);
-        let flag = before.state == TaskState::Running
-            && status.state == before.state
-            && before.ready != status.ready;
+        let says_something_new = match status.state {
+            TaskState::Running => before.ready != status.ready,
+            TaskState::Pulling => before.message != status.message,
+            _ => false,
+        };
+        let flag = status.state == before.state && says_something_new;
         assert_eq!(from, before.state, "{task}\n{}", self.transcript);
         assert_eq!(status.sequence, before.sequence + 1, "{task}");
         assert!(

@@ -42,7 +42,30 @@ fn a_registry_that_comes_back_is_found_with_growing_jittered_waits() {
     );
     assert_eq!(
         world.path(1),
-        "accepted.1 pulling.1 creating.1 starting.1 running.1"
+        "accepted.1 pulling.1 pulling.1 creating.1 starting.1 running.1"
+    );
+}
+
+#[test]
+fn a_task_that_waits_for_its_image_says_why_once_and_forgets_it_when_the_image_is_there() {
+    let mut world = World::new();
+    world.runtime.bends = vec![
+        ("pull", Bend::Error(ErrorClass::NotFound), 3),
+        ("pull", Bend::Error(ErrorClass::Unauthenticated), 1),
+    ];
+    world.run_task(1, &spec(RestartCondition::Always));
+    world.run(seconds(5));
+    let waiting = world.reported(1);
+    assert_eq!(waiting.state, TaskState::Pulling);
+    assert_eq!(waiting.reason, Some(Reason::ImagePullFailed));
+    assert!(waiting.message.contains("not-found"), "{}", waiting.message);
+    world.run_until(1, TaskState::Running);
+    let status = world.reported(1);
+    assert_eq!((status.reason, status.message), (None, String::new()));
+    // Three failures alike are one piece of news, the fourth is another.
+    assert_eq!(
+        world.path(1),
+        "accepted.1 pulling.1 pulling.1 pulling.1 creating.1 starting.1 running.1"
     );
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use wavetank_core::Message;
-use wavetank_model::{FencingToken, LeaseName, Notice, Operation, OperationError, Outcome};
+use wavetank_model::{
+    FencingToken, LeaseName, NodeId, Notice, Operation, OperationError, Outcome, RequestId,
+};
 
 use super::cluster::{Cluster, SECOND, others, put};
 
@@ -65,6 +67,42 @@ fn a_repeated_request_takes_effect_once() {
         .filter(|(_, m)| matches!(m, Message::Response { id: i, .. } if *i == id));
     // The copies that overlapped are one request; the late one is answered from memory.
     assert_eq!(firsts.count(), 2);
+}
+
+#[test]
+fn an_agent_asks_for_leases_and_nothing_else() {
+    let mut cluster = Cluster::new(3, 1);
+    let leader = cluster.await_leader();
+    cluster.put("a", "secret");
+    let lease = LeaseName("job".into());
+    let acquire = Operation::LeaseAcquire {
+        lease,
+        holder: "task-1.1".to_owned(),
+        ttl: Duration::from_secs(10),
+    };
+    let key = "a".to_owned();
+    let asked = [
+        (acquire, true),
+        (Operation::Get { key }, false),
+        (Operation::ListServices, false),
+        (put("a", "mine"), false),
+    ];
+    for (sequence, (operation, granted)) in (1..).zip(asked) {
+        let id = RequestId {
+            client: NodeId::agent(1),
+            sequence,
+            ..cluster.next_request()
+        };
+        let request = Message::Request {
+            id,
+            operation: operation.clone(),
+        };
+        cluster.send(id.client, leader, request);
+        cluster.run_for(SECOND);
+        let answer = cluster.answer(id).expect("an answer");
+        assert_eq!(answer.is_ok(), granted, "{operation:?}: {answer:?}");
+    }
+    assert_eq!(cluster.get("a").as_deref(), Some("secret"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Joining, leaving, being replaced.
 
 use wavetank_core::Boot;
-use wavetank_model::{Availability, NodeId, Notice, Operation};
+use wavetank_model::{Availability, NodeId, Notice, Operation, OperationError};
 
 use super::cluster::{Cluster, SECOND, others};
 
@@ -70,6 +70,28 @@ fn three_managers_become_five_and_three_again() {
     let leader = cluster.await_leader();
     cluster.stop(leader);
     assert_eq!(cluster.get("b").as_deref(), Some("2"));
+}
+
+#[test]
+fn a_manager_whose_vote_is_needed_is_not_removed() {
+    let mut cluster = Cluster::new(3, 1);
+    let leader = cluster.await_leader();
+    let [gone, needed] = others(&cluster, leader)[..] else {
+        panic!("three managers");
+    };
+    cluster.stop(gone);
+    cluster.run_for(10 * SECOND);
+    for node in [needed, leader] {
+        let answer = cluster.ask(&Operation::RemoveManager { node });
+        let refused = matches!(&answer, Err(OperationError::Invalid { why })
+            if why.contains("need 2 in reach to go on and have 1"));
+        assert!(refused, "{node}: {answer:?}");
+    }
+    cluster.put("a", "1");
+    // The one that is gone may go, and then one more.
+    leave(&mut cluster, gone);
+    leave(&mut cluster, needed);
+    cluster.put("b", "2");
 }
 
 #[test]

@@ -152,19 +152,31 @@ fn members_get_ids_that_were_never_used() {
 
 type Edit = fn(&mut wavetank_model::ServiceSpec);
 /// What is wrong with a spec, and what is said about it.
-const NONSENSE: [(Edit, &str); 12] = [
+const NONSENSE: [(Edit, &str); 15] = [
     (
         |spec| spec.name = "a b".into(),
         "service name `a b`: use 1 to 63",
     ),
     (|spec| spec.image.0.clear(), "the image has no name"),
     (
+        |spec| spec.image.0 = "web:1\n--x".to_owned(),
+        "has a blank in its name",
+    ),
+    (
+        |spec| drop(spec.environment.insert("A=B".to_owned(), "c".to_owned())),
+        "\"A=B\" with its value cannot be in an environment",
+    ),
+    (
+        |spec| drop(spec.environment.insert(String::new(), "c".to_owned())),
+        "\"\" with its value cannot be in an environment",
+    ),
+    (
         |spec| spec.mode = ServiceMode::Replicated { replicas: 10_001 },
         "10001 tasks are more than the 10000",
     ),
     (
         |spec| spec.update.surge_max = 0,
-        "surge_max and unavailable_max cannot both be zero",
+        "`surge` and `unavailable` cannot both be zero",
     ),
     (
         |spec| spec.stop_grace = seconds(3601),

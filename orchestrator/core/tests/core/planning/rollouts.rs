@@ -435,6 +435,22 @@ fn a_drained_node_is_emptied_after_its_tasks_have_replacements() {
 }
 
 #[test]
+fn a_drain_that_is_taken_back_moves_nothing_that_still_works() {
+    let mut cluster = Cluster::new(3);
+    cluster.deploy(&service("web", 3));
+    cluster.pass(seconds(30));
+    let ids =
+        |cluster: &Cluster| -> Vec<_> { cluster.live("web").iter().map(|task| task.id).collect() };
+    let before = ids(&cluster);
+    cluster.availability(1, Availability::Drain);
+    cluster.settle();
+    assert_eq!(cluster.live("web").len(), 4, "a replacement is on its way");
+    cluster.availability(1, Availability::Active);
+    cluster.pass(seconds(30));
+    assert_eq!(ids(&cluster), before);
+}
+
+#[test]
 fn a_paused_node_keeps_what_it_has() {
     let mut cluster = Cluster::new(2);
     cluster.deploy(&service("web", 4));
