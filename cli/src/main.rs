@@ -5,8 +5,8 @@
 //! that starts runs), `sweep` (many runs on many threads), `dev` (again whenever something
 //! changes), `local` (clusters of real nodes), `runtimes` (real and simulated, by name),
 //! `calibration` (one beside the other), `determinism` (the same seed again, here and in another
-//! process), `store` (traces on disk), `output` (what goes where, colours, broken pipes), `failure`
-//! (why a command ended without a verdict).
+//! process), `store` (traces on disk), `output` (what goes where, colours, broken pipes),
+//! `interruption` (what Ctrl-C ends), `failure` (why a command ended without a verdict).
 //!
 //! Nothing in here decides what a run does: that is all in the plan. Data goes to stdout, logs,
 //! progress and complaints to stderr.
@@ -17,6 +17,7 @@ mod determinism;
 mod dev;
 mod failure;
 mod files;
+mod interruption;
 mod live;
 mod local;
 mod output;

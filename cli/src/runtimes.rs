@@ -4,7 +4,6 @@ use std::future::Future;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use tokio::signal::unix::{SignalKind, signal};
 use wavetank_conformance::Bench;
 use wavetank_conformance::arms::containerd::ContainerdBench;
 use wavetank_conformance::arms::oci::OciBench;
@@ -13,6 +12,7 @@ use wavetank_conformance::host::prerequisites;
 use wavetank_sim_arm::{SimBench, block_on_virtual_time};
 
 use crate::failure::Failure;
+use crate::interruption::unless_interrupted;
 
 /// A runtime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -79,17 +79,4 @@ const NO_TOKIO: &str = "cannot start tokio";
 pub fn block_on_real_time<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Runtime::new().context(NO_TOKIO)?;
     runtime.block_on(unless_interrupted(work))
-}
-
-async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
-    let mut terminated = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut interrupted = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut hung_up = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let name = tokio::select! {
-        done = work => return Ok(done),
-        _ = terminated.recv() => "SIGTERM",
-        _ = interrupted.recv() => "SIGINT",
-        _ = hung_up.recv() => "SIGHUP",
-    };
-    Err(Failure::Harness(anyhow::anyhow!("ended by {name}")))
 }

@@ -15,6 +15,7 @@ use wavetank_trace::Event;
 
 use crate::determinism::{self, DigestRequest, OtherProcess};
 use crate::failure::Failure;
+use crate::interruption;
 use crate::output::{self, Format};
 use crate::runner;
 use crate::seeds::{parse_range, parse_seed};
@@ -209,6 +210,7 @@ fn each(
 }
 
 fn perform(arguments: &RunArguments, job: &Job<'_>) -> Result<Done, Failure> {
+    interruption::check()?;
     let (world, execute) = (job.world, job.world.execute());
     let mut events = Vec::new();
     let plan = match runner::plan(job.scenario, job.seed) {
@@ -232,6 +234,8 @@ fn perform(arguments: &RunArguments, job: &Job<'_>) -> Result<Done, Failure> {
             runner::report_with(world, &execute, &plan, overrides, Keep::Events, &mut keep)
         }
     };
+    // A run that was cut off says nothing.
+    interruption::check()?;
     if !world.is_deterministic() {
         report.differences = parity::differences(&simulated(&plan), &events);
     }

@@ -3,10 +3,10 @@
 //! Map: `folder` (a folder with small scenarios, and the program started in it), `running` (runs
 //! and their verdicts), `reading` (what is said without running), `contract` (runtimes put to the
 //! test), `calibrate` (a real runtime and its model), `surroundings` (pipes, colours, stores, other
-//! processes), `cluster` (a manager and an agent as they ship, and an operator), `renewal` (their
-//! certificates), `up` (clusters of real processes), `storm` (managers that are killed), `costs`
-//! (what real processes cost), `dev` (runs whenever something changes). What the engine measured is
-//! redacted.
+//! processes), `interrupted` (signals that end a set of live runs), `cluster` (a manager and an
+//! agent as they ship, and an operator), `renewal` (their certificates), `up` (clusters of real
+//! processes), `storm` (managers that are killed), `costs` (what real processes cost), `dev` (runs
+//! whenever something changes). What the engine measured is redacted.
 
 mod calibrate;
 mod cluster;
@@ -14,6 +14,7 @@ mod contract;
 mod costs;
 mod dev;
 mod folder;
+mod interrupted;
 mod reading;
 mod renewal;
 mod running;

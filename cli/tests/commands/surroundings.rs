@@ -78,6 +78,12 @@ fn a_trace_that_breaks_off_acquits_nobody() -> std::io::Result<()> {
     let part = folder.wavetank(&["check", "part.jsonl"])?;
     assert_eq!(part.code, Some(3), "{}", part.out);
     assert!(part.out.contains("breaks off"), "{}", part.out);
+    let gap = [&lines[..9], &lines[10..]].concat().join("\n");
+    folder.write("gap.jsonl", &gap)?;
+    let gap = folder.wavetank(&["check", "gap.jsonl"])?;
+    assert_eq!(gap.code, Some(2), "{}", gap.out);
+    let says = "gap.jsonl: line 10: event 10 where event 9 belongs";
+    assert!(gap.err.contains(says), "{}", gap.err);
     Ok(())
 }
 

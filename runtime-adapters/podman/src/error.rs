@@ -69,6 +69,24 @@ impl Error {
         }
     }
 
+    /// True if a signal met a process that had ended.
+    pub(crate) fn came_too_late(&self) -> bool {
+        self.says(SIGNALLED_TOO_LATE)
+    }
+
+    /// True if a signal was sent, and a note of the end it brings was then waited for in vain.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.says(END_NOT_NOTED)
+    }
+
+    /// True if the service refuses in these words, in lower case.
+    pub(crate) fn says(&self, words: &str) -> bool {
+        match self {
+            Error::Refused { message, .. } => message.to_lowercase().contains(words),
+            _ => false,
+        }
+    }
+
     /// True if the service says that the object does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         self.class() == ErrorClass::NotFound
@@ -90,6 +108,13 @@ impl From<Error> for RuntimeError {
     }
 }
 
+/// What a signal meets that had no process to go to although Podman's records know one
+/// (`KillContainer`). Where they know none either, the words come in another order.
+const SIGNALLED_TOO_LATE: &str = "container state improper: ";
+
+/// What is said of a process whose monitor is slow (`waitForExitFileAndSync`).
+const END_NOT_NOTED: &str = "timed out waiting for file";
+
 /// What Podman says while something changes under its hands; all words of a row occur. Rows from
 /// the sources of libpod 4.3, bbolt and, for Podman 5, SQLite.
 const PASSING: &[&[&str]] = &[
@@ -101,6 +126,16 @@ const PASSING: &[&[&str]] = &[
     &["failed to read exit file", "no such file or directory"],
     // Another process writes the file that is read: a line of events is there by half.
     &["unexpected end of json input"],
+    // A container that is to be removed is killed first, and takes longer to be gone than Podman
+    // waits (`waitContainerStop`), or has ended and was not waited for yet.
+    &[SIGNALLED_TOO_LATE],
+    &[END_NOT_NOTED],
+    &["did not die within timeout"],
+    // Another create made the volume.
+    &["volume already exists"],
+    // An image went while it was listed or inspected.
+    &["locating item named", "file does not exist"],
+    &["nil pointer dereference"],
     // The database is another process's at the moment, for longer than Podman waits for it.
     &["database is locked"],
 ];
@@ -116,6 +151,7 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("no such image", ErrorClass::NotFound),
     ("image not known", ErrorClass::NotFound),
     ("that name is already in use", ErrorClass::AlreadyExists),
+    ("container already exists", ErrorClass::AlreadyExists),
     ("container state improper", ErrorClass::FailedPrecondition),
     // A service that died between runc's create and its own note of it; only a delete helps.
     ("given id already exists", ErrorClass::FailedPrecondition),
@@ -230,6 +266,15 @@ mod tests {
             "failed to read exit file for container 9d0e: open /t/exits/9d0e: \
              no such file or directory",
             "unexpected end of JSON input",
+            "cannot remove container 6205 as it could not be stopped: sending SIGKILL to container \
+             6205: container state improper: stopped",
+            "timed out waiting for file /t/exits/9d0e: internal libpod error",
+            "cannot remove container 9d0e as it could not be stopped: given PIDs did not die within \
+             timeout",
+            "adding volume to state: name n.v is in use: volume already exists",
+            "retrieving label for image \"5d\": locating item named \"manifest\" for image with ID \
+             \"5d\" (consider removing the image): file does not exist",
+            "runtime error: invalid memory address or nil pointer dereference",
             "beginning transaction: database is locked",
         ];
         for (message, row) in passing.into_iter().zip(PASSING) {
@@ -244,6 +289,7 @@ mod tests {
             "no such process",
             "read /proc/31177/cgroup: permission denied",
             "no such container",
+            "can only kill running containers. 9d0e is in state exited: container state improper",
         ] {
             assert!(!refused(message).is_passing(), "{message}");
         }

@@ -45,6 +45,9 @@ const SINCE_ERROR_NANOS: u64 = 1_000;
 /// How many missed events are held at most. Podman's file holds 3,600 by default.
 const MISSED_MAX: usize = 200_000;
 
+/// How many events of a stream are known again: more than are in a file of the default length.
+const REMEMBERED_MAX: usize = 10_000;
+
 /// How many events may wait for a reader before the service's stream is left unread.
 const WAITING_MAX: usize = 1024;
 
@@ -131,7 +134,8 @@ impl Place {
     }
 }
 
-/// A live stream and what of it was read before it began.
+/// A live stream and what of it was given out already: read before it began, or out of a file that
+/// was rotated while Podman read it.
 struct Live {
     lines: LineReader,
     already: BTreeSet<Mark>,
@@ -141,7 +145,10 @@ impl Live {
     async fn next(&mut self) -> Result<Option<wire::Event>> {
         while let Some(line) = self.lines.next().await? {
             let event = parse(&line)?;
-            if !self.already.contains(&Mark::of(&event)) {
+            if self.already.insert(Mark::of(&event)) {
+                while self.already.len() > REMEMBERED_MAX {
+                    self.already.pop_first();
+                }
                 return Ok(Some(event));
             }
         }

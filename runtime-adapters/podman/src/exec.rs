@@ -9,7 +9,7 @@ use wavetank_port::{
 };
 
 use crate::error::{Error, Result};
-use crate::process;
+use crate::process::{self, Init};
 use crate::service::Service;
 use crate::transport::{Call, FrameReader};
 use crate::wire;
@@ -17,8 +17,10 @@ use crate::wire;
 /// How often the end of a command is asked for once its output is closed.
 const POLL: Duration = Duration::from_millis(5);
 
-/// How often usage is asked for that is answered by nothing, and how long after each time.
-const STATS_TRIES_MAX: u32 = 4;
+/// What an OCI runtime's refusal to run a command looks like: one that cannot be run, or is absent.
+const REFUSED: [i32; 2] = [126, 127];
+
+/// How long after an answer without a number usage is asked for again.
 const STATS_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 impl Service {
@@ -26,7 +28,13 @@ impl Service {
         let seen = self.observe_running(id).await?;
         let session = self.create_exec(id, request).await?;
         match timeout(request.timeout, self.run_exec(&session)).await {
-            Ok(result) => result,
+            Ok(result) => {
+                let result = result?;
+                if is_doubtful(result.code) {
+                    self.check_init(id).await?;
+                }
+                Ok(result)
+            }
             Err(_) => {
                 self.kill_exec(&session, &seen.podman_id).await;
                 Err(Error::ours(
@@ -34,6 +42,18 @@ impl Service {
                     format!("a command in {id} ran longer than {:?}", request.timeout),
                 ))
             }
+        }
+    }
+
+    /// Fails if the container has ended, also where Podman has not noticed yet.
+    async fn check_init(&self, id: &ContainerId) -> Result<()> {
+        let seen = self.observe_running(id).await?;
+        match self.hold_init(&seen).await {
+            Init::Ended => {
+                let message = format!("container {id} has ended before a command in it could run");
+                Err(Error::ours(ErrorClass::FailedPrecondition, message))
+            }
+            Init::Held(_) | Init::Elsewhere => Ok(()),
         }
     }
 
@@ -112,25 +132,32 @@ impl Service {
     }
 
     pub(crate) async fn stats(&self, id: &ContainerId) -> Result<ContainerStats> {
-        for _ in 0..STATS_TRIES_MAX {
+        loop {
             // Says so itself if the container has ended.
             let seen = self.observe_running(id).await?;
             let call = Call::get("/containers/stats")
                 .query("containers", &seen.podman_id)
                 .query("stream", "false");
             let answer: wire::StatsAnswer = self.client.send(call).await?.json().await?;
-            if let Some(stats) = answer.stats.first() {
+            // A process that has ended is in no group but the machine's own, or in none.
+            if let Some(stats) = answer.stats.first().filter(|it| it.pids > 0) {
                 return Ok(ContainerStats {
                     memory_bytes: stats.mem_usage,
                     cpu_nanos: stats.cpu_nano,
                     processes: stats.pids,
                 });
             }
-            // So answered is what has ended meanwhile, and whatever else goes wrong.
             sleep(STATS_AGAIN_AFTER).await;
         }
-        let message = format!("the Podman service does not say what container {id} uses");
-        Err(Error::ours(ErrorClass::Unknown, message))
+    }
+}
+
+/// True of a code that may be the OCI runtime's word on a container that has just ended, or of one
+/// that was forgotten with its container.
+fn is_doubtful(code: ExitCode) -> bool {
+    match code {
+        ExitCode::Known(code) => REFUSED.contains(&code),
+        ExitCode::Unknown => true,
     }
 }
 

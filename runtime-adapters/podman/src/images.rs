@@ -15,6 +15,9 @@ use crate::wire::{ImageRemoved, ImageRow, PullLine};
 /// Takes a user name and password, as base64 of JSON.
 const REGISTRY_AUTH: HeaderName = HeaderName::from_static("x-registry-auth");
 
+/// How often a pull is begun that trips over the removal of another image.
+const PULLS_MAX: u32 = 10;
+
 /// An image's name in full, so that Podman never asks its list of short names.
 pub(crate) fn full_name(image: &ImageReference) -> Result<Reference> {
     Reference::try_from(image)
@@ -42,8 +45,15 @@ impl Service {
         if let Some(credentials) = &request.credentials {
             call = call.header(REGISTRY_AUTH, registry_auth(credentials));
         }
-        let lines = self.client.send(call).await?.lines();
-        finish_pull(&name, lines).await?;
+        let mut tries = 1;
+        loop {
+            let lines = self.client.send(call.clone()).await?.lines();
+            match finish_pull(&name, lines).await {
+                // A layer that it meant to share went with another image meanwhile.
+                Err(error) if lost_a_layer(&error) && tries < PULLS_MAX => tries += 1,
+                pulled => break pulled?,
+            }
+        }
         self.find_image(&name).await?.ok_or_else(|| absent(&name))
     }
 
@@ -62,12 +72,7 @@ impl Service {
     }
 
     pub(crate) async fn images(&self) -> Result<Vec<Image>> {
-        let rows: Vec<ImageRow> = self
-            .client
-            .send(Call::get("/images/json"))
-            .await?
-            .json()
-            .await?;
+        let rows: Vec<ImageRow> = self.client.listing(Call::get("/images/json")).await?;
         // A name that is none of a registry's, for example of a build, is not ours to show.
         let images = rows.iter().flat_map(|row| {
             let names = row.names.iter().filter_map(|it| Reference::parse(it).ok());
@@ -126,6 +131,12 @@ async fn finish_pull(name: &Reference, mut lines: LineReader) -> Result<()> {
             format!("pull {name}: the answer ended before the pull did"),
         )),
     }
+}
+
+/// In the words of the storage below Podman; of an image that is missing at its registry they are
+/// never said.
+fn lost_a_layer(error: &Error) -> bool {
+    error.says("layer not known") || error.says("image not known")
 }
 
 /// The image's own name is taken out of what the class is told from: it may be called anything.

@@ -19,8 +19,9 @@ use crate::wire;
 /// that cannot be removed yet.
 pub(crate) const OUR_POLL: Duration = Duration::from_millis(100);
 
-/// How often a listing may meet a container that has just vanished.
-const LIST_TRIES_MAX: u32 = 100;
+/// How long a process may take to go, and its monitor to say so, before its container is removed
+/// all the same.
+const END_WITHIN: Duration = Duration::from_secs(5);
 
 /// The kernel's default for the period of a CPU limit, in microseconds.
 const CPU_PERIOD_MICROS: u64 = 100_000;
@@ -34,8 +35,9 @@ const CPU_QUOTA_MICROS_MIN: i64 = 1000;
 impl Service {
     pub(crate) async fn create(&self, spec: &ContainerSpec) -> Result<()> {
         let body = self.create_body(spec)?;
-        let created = self.send_create(&body).await;
-        match created {
+        // A name that another create of this id has just taken would look like one left behind.
+        let _turn = self.turn(&spec.id).await;
+        match self.send_create(&body).await {
             Err(error) if error.class() == ErrorClass::AlreadyExists => {
                 // A service that died half-way through a create leaves a name in its storage that
                 // belongs to no container. A forced delete by name removes that.
@@ -53,7 +55,8 @@ impl Service {
     }
 
     async fn send_create(&self, body: &wire::Create) -> Result<()> {
-        let call = Call::post("/containers/create").json(body)?;
+        // What a create that stumbles leaves behind is a name, as if its service had died.
+        let call = Call::post("/containers/create").json(body)?.repeatable();
         let made: wire::Made = self.client.send(call).await?.json().await?;
         match made.id.is_empty() {
             false => Ok(()),
@@ -98,7 +101,7 @@ impl Service {
     }
 
     pub(crate) async fn start(&self, id: &ContainerId) -> Result<ContainerState> {
-        let turn = self.start_turn(id).await;
+        let turn = self.turn(id).await;
         let before = self.observe(id).await?.state.status;
         if before != ContainerStatus::Created {
             return Err(refuse(id, "start", before));
@@ -140,11 +143,9 @@ impl Service {
 
     async fn signal_unless_gone(&self, id: &ContainerId, signal: i32) -> Result<()> {
         match self.send_signal(id, signal).await {
-            Err(error) if self.has_exited(id).await? => {
-                // The signal came too late, which is as good as in time.
-                drop(error);
-                Ok(())
-            }
+            // The signal came too late, which is as good as in time.
+            Err(error) if error.came_too_late() => Ok(()),
+            Err(_) if self.has_exited(id).await? => Ok(()),
             sent => sent,
         }
     }
@@ -152,7 +153,14 @@ impl Service {
     async fn send_signal(&self, id: &ContainerId, signal: i32) -> Result<()> {
         let call =
             Call::post(self.container_path(id, "/kill")?).query("signal", &signal.to_string());
-        self.client.send(call).await?.done().await
+        let sent = match self.client.send(call).await {
+            Ok(reply) => reply.done().await,
+            Err(error) => Err(error),
+        };
+        match sent {
+            Err(error) if error.was_sent() => Ok(()),
+            sent => sent,
+        }
     }
 
     async fn has_exited(&self, id: &ContainerId) -> Result<bool> {
@@ -164,16 +172,20 @@ impl Service {
         let Err(error) = self.send_signal(id, signal.number()).await else {
             return Ok(());
         };
+        let has_ended = || {
+            let message = format!("the process of container {id} has ended");
+            Err(Error::ours(ErrorClass::NotFound, message))
+        };
         if error.is_not_found() {
             return Err(error);
+        }
+        if error.came_too_late() {
+            return has_ended();
         }
         // Podman has one answer for all states in which there is no process to signal, and runc's
         // own words where Podman had not noticed yet.
         match self.observe(id).await?.state.status {
-            ContainerStatus::Exited => {
-                let message = format!("the process of container {id} has ended");
-                Err(Error::ours(ErrorClass::NotFound, message))
-            }
+            ContainerStatus::Exited => has_ended(),
             ContainerStatus::Created => Err(refuse(id, "kill", ContainerStatus::Created)),
             ContainerStatus::Running | ContainerStatus::Paused => Err(error),
         }
@@ -203,26 +215,41 @@ impl Service {
         if runs && !force {
             return Err(refuse(id, "delete", seen.state.status));
         }
-        if seen.state.status == ContainerStatus::Created {
-            self.unmount_left_behind(&seen).await;
+        match seen.state.status {
+            ContainerStatus::Created => self.unmount_left_behind(&seen).await,
+            ContainerStatus::Running => self.end(id).await,
+            ContainerStatus::Paused | ContainerStatus::Exited => {}
         }
         if !seen.has_ended_properly() {
             self.note_half_deleted(id, &seen.podman_id);
         }
         loop {
             match self.send_delete(id, force || seen.is_stuck).await {
+                Ok(()) => break,
+                Err(error) if error.is_not_found() => return Err(error),
                 // Podman signals what it thinks is running and fails on a process that has ended
-                // but was not waited for by its parent, which is the machine's first process and
-                // takes a second or two.
-                Err(error) if seen.is_lost && error.class() == ErrorClass::FailedPrecondition => {
-                    sleep(OUR_POLL).await;
-                }
-                Err(error) => return Err(error),
-                Ok(()) => {
-                    self.end_half_deleted(id).await;
-                    return Ok(());
-                }
+                // and was not waited for by its parent yet: its monitor, or the machine's first
+                // process, which takes a second or two.
+                Err(error) if error.is_passing() => sleep(OUR_POLL).await,
+                // What goes wrong with one part of a container does not keep Podman from removing
+                // the others, and the container.
+                Err(error) => match self.observe(id).await {
+                    Err(unseen) if unseen.is_not_found() => break,
+                    _ => return Err(error),
+                },
             }
+        }
+        self.end_half_deleted(id).await;
+        Ok(())
+    }
+
+    /// Ends what is to be removed. Podman's removal would do that as well, but it loses how the
+    /// process ended, and takes the container apart under a process that is slow to go if it is
+    /// asked a second time meanwhile. Best effort: what is still there is left to the removal.
+    async fn end(&self, id: &ContainerId) {
+        let killed = self.signal_unless_gone(id, Signal::Kill.number()).await;
+        if killed.is_ok() {
+            let _ = timeout(END_WITHIN, self.wait(id)).await;
         }
     }
 
@@ -230,7 +257,7 @@ impl Service {
         let call = Call::delete(self.container_path(id, "")?)
             .query("force", if force { "true" } else { "false" })
             // Anonymous volumes were made by the create; named ones belong to the node.
-            .query("v", "true")
+            .query("volumes", "true")
             .query("timeout", "0");
         let removed: Vec<wire::Removed> = self.client.send(call).await?.json().await?;
         match removed.into_iter().find_map(|it| it.err) {
@@ -248,6 +275,7 @@ impl Service {
         self.observe_running(id).await?;
         let body = resources(limits.memory_bytes_max, limits.cpu_millis_max)?;
         let call = Call::post(self.container_path(id, "/update")?).json(&body)?;
+        let call = call.repeatable();
         self.client.send(call).await?.done().await
     }
 
@@ -274,26 +302,15 @@ impl Service {
         Ok(found)
     }
 
-    /// The service's own listing. A container that vanishes while Podman lists makes the whole
-    /// listing fail (containers/podman#17341): it is asked for again.
+    /// The service's own listing.
     pub(crate) async fn rows(&self, filter: &ListFilter) -> Result<Vec<wire::Row>> {
         let labels = names::labels_with_namespace(&self.namespace, &filter.labels)?;
         let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let filters = serde_json::json!({ "label": labels }).to_string();
-        let mut tries = 1;
-        loop {
-            let call = Call::get("/containers/json")
-                .query("all", "true")
-                .query("filters", &filters);
-            let rows = match self.client.send(call).await {
-                Ok(reply) => reply.json().await,
-                Err(error) => Err(error),
-            };
-            match rows {
-                Err(error) if error.is_not_found() && tries < LIST_TRIES_MAX => tries += 1,
-                rows => return rows,
-            }
-        }
+        let call = Call::get("/containers/json")
+            .query("all", "true")
+            .query("filters", &filters);
+        self.client.listing(call).await
     }
 
     /// A row has times in whole seconds only, so what is not known yet is inspected.

@@ -2,10 +2,19 @@
 //!
 //! Podman keeps lines; conmon cuts long ones and marks the pieces, so that the bytes come back as
 //! they were written. Over the API each piece is a frame, led by its time in whole seconds.
+//!
+//! Podman learns the end of a followed log from its file of events. So such a log ends too early
+//! where another process has half written a line of that file, and never where the end was written
+//! just before Podman looked there (`ReadLog` in `libpod/container_log.go`). Here a log ends with
+//! its container: what is left is then read without following. A log only grows, so what was given
+//! out already is passed over by its number of frames.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use wavetank_port::{
     ContainerId, ContainerStatus, LogChunk, LogOptions, LogStream, OutputStream, RuntimeError,
     WallTime,
@@ -13,36 +22,49 @@ use wavetank_port::{
 
 use crate::buffers::Frame;
 use crate::error::{Error, Result};
+use crate::lifecycle::OUR_POLL;
 use crate::service::Service;
 use crate::transport::{Call, FrameReader};
 use crate::wire;
 
 impl Service {
-    pub(crate) async fn logs(&self, id: &ContainerId, options: &LogOptions) -> Result<Log> {
+    pub(crate) async fn logs(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        options: &LogOptions,
+    ) -> Result<Log> {
         let seen = self.observe(id).await?;
-        if seen.state.status == ContainerStatus::Created && !options.follow {
-            return Ok(Log::empty());
+        let whole = LogOptions {
+            follow: false,
+            ..options.clone()
+        };
+        let mut log = Log {
+            service: Arc::clone(self),
+            id: id.clone(),
+            podman_id: seen.podman_id,
+            whole,
+            reading: Reading::Over,
+            frames_read: 0,
+            left_out: BTreeMap::new(),
+        };
+        let ends = seen.state.status == ContainerStatus::Exited || !options.follow;
+        if seen.state.status == ContainerStatus::Created && ends {
+            return Ok(log);
         }
         // Podman counts the last lines of both outputs together, we of each: the first pass counts
-        // them, the second leaves out the ones before. A log only grows, so the count holds.
-        let left_out = match options.tail_lines {
-            Some(kept) => {
-                let all = LogOptions {
-                    follow: false,
-                    ..options.clone()
-                };
-                count_lines(self.open_log(id, &all).await?)
-                    .await?
-                    .into_iter()
-                    .map(|(stream, lines)| (stream, lines.saturating_sub(kept)))
-                    .collect()
-            }
-            None => BTreeMap::new(),
-        };
-        Ok(Log {
-            frames: Some(self.open_log(id, options).await?),
-            left_out,
-        })
+        // them, the second leaves out the ones before.
+        if let Some(kept) = options.tail_lines {
+            log.left_out = count_lines(self.open_log(id, &log.whole).await?)
+                .await?
+                .into_iter()
+                .map(|(stream, lines)| (stream, lines.saturating_sub(kept)))
+                .collect();
+        }
+        match ends {
+            true => log.reading = Reading::ToItsEnd(self.open_log(id, &log.whole).await?),
+            false => log.follow().await?,
+        }
+        Ok(log)
     }
 
     async fn open_log(&self, id: &ContainerId, options: &LogOptions) -> Result<FrameReader> {
@@ -84,18 +106,121 @@ async fn count_lines(mut frames: FrameReader) -> Result<BTreeMap<OutputStream, u
 
 /// A log being read.
 pub(crate) struct Log {
-    /// `None` once it is over.
-    frames: Option<FrameReader>,
+    service: Arc<Service>,
+    id: ContainerId,
+    /// Podman's own id: another one under the same name is another container.
+    podman_id: String,
+    /// What is wanted of what is there already.
+    whole: LogOptions,
+    reading: Reading,
+    /// How many frames were read, wanted or not.
+    frames_read: usize,
     /// How many more lines of each output are not wanted.
     left_out: BTreeMap<OutputStream, usize>,
 }
 
+/// How far a log has come.
+enum Reading {
+    /// It grows.
+    Followed {
+        frames: FrameReader,
+        /// How many frames to pass over.
+        known: usize,
+        /// Waits for the container.
+        end: End,
+    },
+    /// The stream ended, for whatever reason.
+    Interrupted,
+    /// It is whole.
+    ToItsEnd(FrameReader),
+    Over,
+}
+
+/// Waits for a container; dropped, it no longer does.
+struct End(JoinHandle<()>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 impl Log {
-    fn empty() -> Self {
-        Log {
-            frames: None,
-            left_out: BTreeMap::new(),
+    async fn follow(&mut self) -> Result<()> {
+        let followed = LogOptions {
+            follow: true,
+            ..self.whole.clone()
+        };
+        let frames = self.service.open_log(&self.id, &followed).await?;
+        let (service, id) = (Arc::clone(&self.service), self.id.clone());
+        let wait = async move {
+            // Of one that cannot be waited for the log ends when the service says so.
+            match service.wait(&id).await {
+                Err(error) if !error.is_not_found() => std::future::pending().await,
+                _ => {}
+            }
+        };
+        self.reading = Reading::Followed {
+            frames,
+            known: self.frames_read,
+            end: End(tokio::spawn(wait)),
+        };
+        Ok(())
+    }
+
+    /// The next frame that was not read before; nothing at the end.
+    async fn frame(&mut self) -> Result<Option<Frame>> {
+        loop {
+            match &mut self.reading {
+                Reading::Followed { frames, known, end } => {
+                    let next = tokio::select! {
+                        next = frames.next() => next?,
+                        _ = &mut end.0 => None,
+                    };
+                    match next {
+                        Some(_) if *known > 0 => *known -= 1,
+                        Some(frame) => {
+                            self.frames_read += 1;
+                            return Ok(Some(frame));
+                        }
+                        None => self.reading = Reading::Interrupted,
+                    }
+                }
+                Reading::Interrupted => self.go_on().await?,
+                Reading::ToItsEnd(frames) => match frames.next().await? {
+                    Some(frame) => return Ok(Some(frame)),
+                    None => self.reading = Reading::Over,
+                },
+                Reading::Over => return Ok(None),
+            }
         }
+    }
+
+    /// Follows again what still runs, else reads the rest.
+    async fn go_on(&mut self) -> Result<()> {
+        match self.service.observe(&self.id).await {
+            Ok(seen) if seen.podman_id != self.podman_id => self.reading = Reading::Over,
+            Ok(seen) if seen.state.exit.is_none() => {
+                sleep(OUR_POLL).await;
+                self.follow().await?;
+            }
+            Ok(_) => self.read_rest().await?,
+            // The log went with its container.
+            Err(error) if error.is_not_found() => self.reading = Reading::Over,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn read_rest(&mut self) -> Result<()> {
+        let mut frames = self.service.open_log(&self.id, &self.whole).await?;
+        for _ in 0..self.frames_read {
+            if frames.next().await?.is_none() {
+                break;
+            }
+        }
+        self.reading = Reading::ToItsEnd(frames);
+        Ok(())
     }
 
     /// Counts a piece of an unwanted line. A wanted one is false.
@@ -115,11 +240,7 @@ impl Log {
 #[async_trait]
 impl LogStream for Log {
     async fn next(&mut self) -> Result<Option<LogChunk>, RuntimeError> {
-        while let Some(frames) = &mut self.frames {
-            let Some(frame) = frames.next().await? else {
-                self.frames = None;
-                break;
-            };
+        while let Some(frame) = self.frame().await? {
             if !self.leaves_out(&frame) {
                 return Ok(Some(chunk(&frame)?));
             }

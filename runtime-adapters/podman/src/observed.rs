@@ -163,6 +163,11 @@ impl Memory {
     pub(crate) fn keep(&self, observed: &Observed) {
         let mut inner = self.lock();
         let id = &observed.podman_id;
+        let has_ended = |it: &Observed| it.state.exit.is_some();
+        if inner.by_id.get(id).is_some_and(has_ended) && !has_ended(observed) {
+            // An older look that came late.
+            return;
+        }
         if inner.by_id.insert(id.clone(), observed.clone()).is_none() {
             inner.oldest_first.push_back(id.clone());
         }

@@ -21,7 +21,7 @@ pub(crate) struct Service {
     pub(crate) client: Client,
     pub(crate) namespace: Namespace,
     pub(crate) memory: Memory,
-    starts: Starts,
+    turns: Turns,
     /// Containers that may leave something behind when they are deleted, which they may be already:
     /// their ids in Podman.
     half_deleted: Mutex<BTreeMap<ContainerId, String>>,
@@ -33,7 +33,7 @@ impl Service {
             client: Client::new(config.endpoint),
             namespace: config.namespace,
             memory: Memory::default(),
-            starts: Starts::default(),
+            turns: Turns::default(),
             half_deleted: Mutex::default(),
         }
     }
@@ -196,10 +196,10 @@ impl Service {
         }
     }
 
-    /// Keeps others of this process from starting the same container meanwhile: Podman would run
-    /// one that has ended a second time, and has no call that refuses to.
-    pub(crate) async fn start_turn(&self, id: &ContainerId) -> tokio::sync::OwnedMutexGuard<()> {
-        self.starts.turn(id).lock_owned().await
+    /// Keeps others of this process from making or starting the same container meanwhile: Podman
+    /// would run one that has ended a second time, and has no call that refuses to.
+    pub(crate) async fn turn(&self, id: &ContainerId) -> tokio::sync::OwnedMutexGuard<()> {
+        self.turns.of(id).lock_owned().await
     }
 }
 
@@ -223,14 +223,14 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-/// A lock for each container that is being started; none for the rest.
+/// A lock for each container that is being made or started; none for the rest.
 #[derive(Default)]
-struct Starts {
+struct Turns {
     by_id: Mutex<BTreeMap<ContainerId, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-impl Starts {
-    fn turn(&self, id: &ContainerId) -> Arc<tokio::sync::Mutex<()>> {
+impl Turns {
+    fn of(&self, id: &ContainerId) -> Arc<tokio::sync::Mutex<()>> {
         let mut by_id = self.by_id.lock().unwrap_or_else(PoisonError::into_inner);
         by_id.retain(|_, it| it.strong_count() > 0);
         if let Some(lock) = by_id.get(id).and_then(Weak::upgrade) {

@@ -61,11 +61,14 @@ pub(crate) struct Call {
     query: String,
     headers: Vec<(HeaderName, String)>,
     body: Bytes,
+    /// Whether it may be sent a second time.
+    is_repeatable: bool,
 }
 
 impl Call {
     fn new(method: Method, path: impl Into<String>) -> Self {
         Call {
+            is_repeatable: method == Method::GET,
             method,
             path: path.into(),
             query: String::new(),
@@ -86,6 +89,12 @@ impl Call {
 
     pub(crate) fn delete(path: impl Into<String>) -> Self {
         Call::new(Method::DELETE, path)
+    }
+
+    /// Lets it be sent again where Podman only stumbled, although it changes something.
+    pub(crate) fn repeatable(mut self) -> Self {
+        self.is_repeatable = true;
+        self
     }
 
     pub(crate) fn query(mut self, key: &str, value: &str) -> Self {
@@ -157,13 +166,29 @@ impl Client {
     }
 
     /// Asks and takes the head of the answer. A status other than 2xx is [`Error::Refused`]. What
-    /// changes nothing is asked again while Podman only stumbles.
+    /// may be repeated is, while Podman only stumbles.
     pub(crate) async fn send(&self, call: Call) -> Result<Reply> {
         let mut patience = Patience::default();
         loop {
             match self.send_once(call.clone()).await {
-                Err(error) if call.method == Method::GET && patience.outlasts(&error).await => {}
+                Err(error) if call.is_repeatable && patience.outlasts(&error).await => {}
                 answer => return answer,
+            }
+        }
+    }
+
+    /// Asks for a listing. What vanishes while Podman lists makes the whole listing fail
+    /// (containers/podman#17341): it is asked for again.
+    pub(crate) async fn listing<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
+        let mut tries = 1;
+        loop {
+            let rows = match self.send(call.clone()).await {
+                Ok(reply) => reply.json().await,
+                Err(error) => Err(error),
+            };
+            match rows {
+                Err(error) if has_vanished(&error) && tries < ASKED_MAX => tries += 1,
+                rows => return rows,
             }
         }
     }
@@ -195,6 +220,10 @@ impl Client {
             self.shares_processes.get_or_init(|| visible);
         }
     }
+}
+
+fn has_vanished(error: &Error) -> bool {
+    error.is_not_found() || error.says("layer not known")
 }
 
 async fn exchange(

@@ -64,6 +64,16 @@ pub enum ReadError {
         /// What the parser said.
         error: String,
     },
+    /// A line was taken out, put in or moved: events are numbered from 1 without gaps.
+    #[error("line {line}: event {found} where event {wanted} belongs: lines are missing or moved")]
+    Gap {
+        /// Counted from 1.
+        line: u64,
+        /// The number that comes next.
+        wanted: u64,
+        /// The number that is there.
+        found: u64,
+    },
     /// Another version wrote it.
     #[error("the trace has format version {found}; this wavetank reads version {FORMAT_VERSION}")]
     Version {
@@ -125,16 +135,31 @@ impl<R: BufRead> Iterator for Reader<R> {
         self.line += 1;
         match read_line(&mut self.input, &mut self.buffer, self.line) {
             Ok(false) => None,
-            Ok(true) => {
-                Some(
-                    serde_json::from_slice(&self.buffer).map_err(|error| ReadError::Malformed {
-                        line: self.line,
-                        what: "event",
-                        error: error.to_string(),
-                    }),
-                )
-            }
+            Ok(true) => Some(self.event()),
             Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl<R: BufRead> Reader<R> {
+    /// The event of the line that was read.
+    fn event(&self) -> Result<Event, ReadError> {
+        let line = self.line;
+        let event: Event =
+            serde_json::from_slice(&self.buffer).map_err(|error| ReadError::Malformed {
+                line,
+                what: "event",
+                error: error.to_string(),
+            })?;
+        // The first line is the header.
+        let (wanted, found) = (line - 1, event.id.0);
+        match found == wanted {
+            true => Ok(event),
+            false => Err(ReadError::Gap {
+                line,
+                wanted,
+                found,
+            }),
         }
     }
 }

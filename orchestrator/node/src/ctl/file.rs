@@ -53,7 +53,8 @@ fn parse(name: &str, text: &str) -> Result<Vec<ServiceManifest>, CtlError> {
 
 /// Where it is comes first, as compilers say it.
 fn syntax(name: &str, error: &serde_saphyr::Error) -> CtlError {
-    let text = error.without_snippet().to_string();
+    let error = error.without_snippet();
+    let text = words(error);
     match error.location() {
         None => problem(name, &text),
         Some(at) => {
@@ -62,6 +63,21 @@ fn syntax(name: &str, error: &serde_saphyr::Error) -> CtlError {
             let why = text.strip_suffix(&again).unwrap_or(&text);
             problem(&format!("{name}:{line}:{column}"), &why)
         }
+    }
+}
+
+/// Our words for what the parser says in those of its own code; its words for people else.
+fn words(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("`{key}` is given twice"),
+        Error::InvalidScalar { ty, .. } => match *ty {
+            "u16" => format!("a whole number up to {} is needed", u16::MAX),
+            "u32" => format!("a whole number up to {} is needed", u32::MAX),
+            "u64" => "a whole number is needed".to_owned(),
+            _ => error.render_with_formatter(&serde_saphyr::UserMessageFormatter),
+        },
+        error => error.render_with_formatter(&serde_saphyr::UserMessageFormatter),
     }
 }
 
