@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::failure::Failure;
@@ -19,7 +18,11 @@ use crate::failure::Failure;
 static CAME: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
 /// Those that are listened to.
-const SIGNALS: [(i32, &str); 3] = [(SIGTERM, "SIGTERM"), (SIGINT, "SIGINT"), (SIGHUP, "SIGHUP")];
+const SIGNALS: [(SignalKind, &str); 3] = [
+    (SignalKind::terminate(), "SIGTERM"),
+    (SignalKind::interrupt(), "SIGINT"),
+    (SignalKind::hangup(), "SIGHUP"),
+];
 
 /// Fails if this process was asked to end. Until something has listened, the signals end it by
 /// themselves.
@@ -39,29 +42,30 @@ fn ended_by(signal: &str) -> Failure {
 pub async fn unless_interrupted<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     let cannot = "cannot listen for signals";
     listen().context(cannot)?;
-    let [mut terminated, mut interrupted, mut hung_up] = [
-        signal(SignalKind::terminate()).context(cannot)?,
-        signal(SignalKind::interrupt()).context(cannot)?,
-        signal(SignalKind::hangup()).context(cannot)?,
-    ];
+    let [terminate, interrupt, hang_up] = SIGNALS.map(|(kind, _)| signal(kind));
+    let mut terminate = terminate.context(cannot)?;
+    let mut interrupt = interrupt.context(cannot)?;
+    let mut hang_up = hang_up.context(cannot)?;
     // These wake us for what comes from now on; this is what came before.
     check()?;
-    let name = tokio::select! {
+    tokio::select! {
         done = work => return Ok(done),
-        _ = terminated.recv() => "SIGTERM",
-        _ = interrupted.recv() => "SIGINT",
-        _ = hung_up.recv() => "SIGHUP",
-    };
-    Err(ended_by(name))
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        _ = hang_up.recv() => {}
+    }
+    Err(check().err().unwrap_or_else(|| ended_by("a signal")))
 }
 
+/// Threads that do so at once each register a listener, of which one counts.
 fn listen() -> std::io::Result<()> {
-    if CAME.get().is_some() {
-        return Ok(());
-    }
-    let came = CAME.get_or_init(Arc::default);
-    for (at, (signal, _)) in SIGNALS.into_iter().enumerate() {
-        signal_hook::flag::register_usize(signal, came.clone(), at + 1)?;
+    if CAME.get().is_none() {
+        let came = Arc::default();
+        for (at, (kind, _)) in SIGNALS.into_iter().enumerate() {
+            let (signal, came) = (kind.as_raw_value(), Arc::clone(&came));
+            signal_hook::flag::register_usize(signal, came, at + 1)?;
+        }
+        let _ = CAME.set(came);
     }
     Ok(())
 }

@@ -20,7 +20,8 @@ pub fn run(
     keep: Keep,
     sink: &mut dyn FnMut(&Event),
 ) -> Result<RunResult, Failure> {
-    let folder = tempfile::Builder::new().prefix("wt").tempdir()?.keep();
+    let temporary = tempfile::Builder::new().prefix("wt").tempdir()?;
+    let folder = temporary.path().to_owned();
     let config = SceneConfig {
         program: std::env::current_exe()?,
         runtime: live.runtime,
@@ -28,7 +29,11 @@ pub fn run(
         directory: folder.clone(),
         is_temporary: std::env::var_os(KEEP).is_none(),
     };
-    let ended = block_on_real_time(wavetank_live::run(plan, &config, keep, sink))?;
+    let ended = block_on_real_time(async {
+        // Mounted on from here on: only the run can remove it.
+        let _ = temporary.keep();
+        wavetank_live::run(plan, &config, keep, sink).await
+    })?;
     let kept = || format!("logs are in {}", folder.display());
     match folder.exists() {
         true => ended.with_context(kept),

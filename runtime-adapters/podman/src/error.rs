@@ -126,11 +126,10 @@ const PASSING: &[&[&str]] = &[
     &["failed to read exit file", "no such file or directory"],
     // Another process writes the file that is read: a line of events is there by half.
     &["unexpected end of json input"],
-    // A container that is to be removed is killed first, and takes longer to be gone than Podman
-    // waits (`waitContainerStop`), or has ended and was not waited for yet.
+    // What Podman ends before it removes it has ended and was not waited for yet, or its monitor
+    // is slow to say so.
     &[SIGNALLED_TOO_LATE],
     &[END_NOT_NOTED],
-    &["did not die within timeout"],
     // Another create made the volume.
     &["volume already exists"],
     // An image went while it was listed or inspected.
@@ -151,7 +150,10 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("no such image", ErrorClass::NotFound),
     ("image not known", ErrorClass::NotFound),
     ("that name is already in use", ErrorClass::AlreadyExists),
-    ("container already exists", ErrorClass::AlreadyExists),
+    (
+        "is in use: container already exists",
+        ErrorClass::AlreadyExists,
+    ),
     ("container state improper", ErrorClass::FailedPrecondition),
     // A service that died between runc's create and its own note of it; only a delete helps.
     ("given id already exists", ErrorClass::FailedPrecondition),
@@ -194,6 +196,8 @@ const WORDS: &[(&str, ErrorClass)] = &[
     ("no logs from conmon", ErrorClass::Unavailable),
     ("write child: broken pipe", ErrorClass::Unavailable),
     ("signal: killed", ErrorClass::Unavailable),
+    // A process that SIGKILL does not end at once (`waitContainerStop`).
+    ("did not die within timeout", ErrorClass::Unavailable),
     // A service on its way out.
     ("runtime has already been stopped", ErrorClass::Unavailable),
     (
@@ -269,8 +273,6 @@ mod tests {
             "cannot remove container 6205 as it could not be stopped: sending SIGKILL to container \
              6205: container state improper: stopped",
             "timed out waiting for file /t/exits/9d0e: internal libpod error",
-            "cannot remove container 9d0e as it could not be stopped: given PIDs did not die within \
-             timeout",
             "adding volume to state: name n.v is in use: volume already exists",
             "retrieving label for image \"5d\": locating item named \"manifest\" for image with ID \
              \"5d\" (consider removing the image): file does not exist",
@@ -308,6 +310,12 @@ mod tests {
             500,
             "that name is already in use",
             "creating container storage: the container name \"a\" is already in use by 1d8b",
+            ErrorClass::AlreadyExists,
+        ),
+        (
+            500,
+            "container already exists",
+            "name \"n.a\" is in use: container already exists",
             ErrorClass::AlreadyExists,
         ),
         (

@@ -18,9 +18,13 @@ use crate::wire;
 const POLL: Duration = Duration::from_millis(5);
 
 /// What an OCI runtime's refusal to run a command looks like: one that cannot be run, or is absent.
-const REFUSED: [i32; 2] = [126, 127];
+const REFUSED: [ExitCode; 2] = [ExitCode::Known(126), ExitCode::Known(127)];
 
-/// How long after an answer without a number usage is asked for again.
+/// What Podman then writes to the command's error output.
+const REFUSAL: &[u8] = b"OCI ";
+
+/// How often usage is asked for that is answered without a number, and how long after each time.
+const STATS_TRIES_MAX: u32 = 40;
 const STATS_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 impl Service {
@@ -30,7 +34,7 @@ impl Service {
         match timeout(request.timeout, self.run_exec(&session)).await {
             Ok(result) => {
                 let result = result?;
-                if is_doubtful(result.code) {
+                if is_refusal(&result) {
                     self.check_init(id).await?;
                 }
                 Ok(result)
@@ -45,7 +49,8 @@ impl Service {
         }
     }
 
-    /// Fails if the container has ended, also where Podman has not noticed yet.
+    /// Fails if the container has ended, also where Podman has not noticed yet: that is why its
+    /// OCI runtime refused.
     async fn check_init(&self, id: &ContainerId) -> Result<()> {
         let seen = self.observe_running(id).await?;
         match self.hold_init(&seen).await {
@@ -132,33 +137,38 @@ impl Service {
     }
 
     pub(crate) async fn stats(&self, id: &ContainerId) -> Result<ContainerStats> {
-        loop {
+        let mut usage = None;
+        for _ in 0..STATS_TRIES_MAX {
             // Says so itself if the container has ended.
             let seen = self.observe_running(id).await?;
             let call = Call::get("/containers/stats")
                 .query("containers", &seen.podman_id)
                 .query("stream", "false");
             let answer: wire::StatsAnswer = self.client.send(call).await?.json().await?;
+            usage = answer.stats.first().map(|stats| ContainerStats {
+                memory_bytes: stats.mem_usage,
+                cpu_nanos: stats.cpu_nano,
+                processes: stats.pids,
+            });
             // A process that has ended is in no group but the machine's own, or in none.
-            if let Some(stats) = answer.stats.first().filter(|it| it.pids > 0) {
-                return Ok(ContainerStats {
-                    memory_bytes: stats.mem_usage,
-                    cpu_nanos: stats.cpu_nano,
-                    processes: stats.pids,
-                });
+            if let Some(usage) = usage.take_if(|it| it.processes > 0) {
+                return Ok(usage);
             }
             sleep(STATS_AGAIN_AFTER).await;
         }
+        // Where the kernel does not count the processes of groups there is no better answer.
+        usage.ok_or_else(|| {
+            let message = format!("the Podman service does not say what container {id} uses");
+            Error::ours(ErrorClass::Unknown, message)
+        })
     }
 }
 
-/// True of a code that may be the OCI runtime's word on a container that has just ended, or of one
-/// that was forgotten with its container.
-fn is_doubtful(code: ExitCode) -> bool {
-    match code {
-        ExitCode::Known(code) => REFUSED.contains(&code),
-        ExitCode::Unknown => true,
-    }
+/// True if the OCI runtime seems to have refused, not the command to have failed.
+fn is_refusal(result: &ExecResult) -> bool {
+    let (out, err) = (&result.stdout, &result.stderr);
+    let says_so = err.is_empty() || err.windows(REFUSAL.len()).any(|it| it == REFUSAL);
+    REFUSED.contains(&result.code) && out.is_empty() && says_so
 }
 
 /// Both outputs, each cut at its limit; what comes after is read and dropped, so that the command

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 use http::HeaderName;
+use tokio::time::sleep;
 use wavetank_distribution::{Reference, Selector};
 use wavetank_port::{Credentials, ErrorClass, Image, ImageReference, PullPolicy, PullRequest};
 
 use crate::error::{Error, Result};
+use crate::lifecycle::OUR_POLL;
 use crate::service::Service;
 use crate::transport::{Call, LineReader};
 use crate::wire::{ImageRemoved, ImageRow, PullLine};
@@ -49,10 +51,13 @@ impl Service {
         loop {
             let lines = self.client.send(call.clone()).await?.lines();
             match finish_pull(&name, lines).await {
-                // A layer that it meant to share went with another image meanwhile.
                 Err(error) if lost_a_layer(&error) && tries < PULLS_MAX => tries += 1,
+                Err(error) if lost_a_layer(&error) => {
+                    return Err(Error::ours(ErrorClass::Unavailable, error.to_string()));
+                }
                 pulled => break pulled?,
             }
+            sleep(OUR_POLL).await;
         }
         self.find_image(&name).await?.ok_or_else(|| absent(&name))
     }
@@ -133,8 +138,8 @@ async fn finish_pull(name: &Reference, mut lines: LineReader) -> Result<()> {
     }
 }
 
-/// In the words of the storage below Podman; of an image that is missing at its registry they are
-/// never said.
+/// True if what the pull meant to share went with another image meanwhile. In the words of the
+/// storage below Podman: of an image that is missing at its registry they are never said.
 fn lost_a_layer(error: &Error) -> bool {
     error.says("layer not known") || error.says("image not known")
 }

@@ -19,6 +19,9 @@ use crate::wire;
 /// that cannot be removed yet.
 pub(crate) const OUR_POLL: Duration = Duration::from_millis(100);
 
+/// How often a removal is repeated at which Podman stumbles.
+const DELETES_MAX: u32 = 100;
+
 /// How long a process may take to go, and its monitor to say so, before its container is removed
 /// all the same.
 const END_WITHIN: Duration = Duration::from_secs(5);
@@ -55,7 +58,7 @@ impl Service {
     }
 
     async fn send_create(&self, body: &wire::Create) -> Result<()> {
-        // What a create that stumbles leaves behind is a name, as if its service had died.
+        // One that fails takes back what it has made; what a panic leaves is as after a death.
         let call = Call::post("/containers/create").json(body)?.repeatable();
         let made: wire::Made = self.client.send(call).await?.json().await?;
         match made.id.is_empty() {
@@ -138,6 +141,7 @@ impl Service {
             }
         }
         self.signal_unless_gone(id, Signal::Kill.number()).await?;
+        self.hint_of_end(&seen).await;
         self.wait(id).await.map(Some)
     }
 
@@ -153,13 +157,11 @@ impl Service {
     async fn send_signal(&self, id: &ContainerId, signal: i32) -> Result<()> {
         let call =
             Call::post(self.container_path(id, "/kill")?).query("signal", &signal.to_string());
-        let sent = match self.client.send(call).await {
+        match self.client.send(call).await {
             Ok(reply) => reply.done().await,
-            Err(error) => Err(error),
-        };
-        match sent {
+            // How the process ended is unknown for ever then: Podman has noted that.
             Err(error) if error.was_sent() => Ok(()),
-            sent => sent,
+            Err(error) => Err(error),
         }
     }
 
@@ -217,26 +219,29 @@ impl Service {
         }
         match seen.state.status {
             ContainerStatus::Created => self.unmount_left_behind(&seen).await,
-            ContainerStatus::Running => self.end(id).await,
+            ContainerStatus::Running => self.end(id, &seen).await,
             ContainerStatus::Paused | ContainerStatus::Exited => {}
         }
         if !seen.has_ended_properly() {
             self.note_half_deleted(id, &seen.podman_id);
         }
-        loop {
-            match self.send_delete(id, force || seen.is_stuck).await {
+        for round in 0.. {
+            let error = match self.send_delete(id, force || seen.is_stuck).await {
                 Ok(()) => break,
+                // An earlier round has removed it, and complained.
+                Err(error) if error.is_not_found() && round > 0 => break,
                 Err(error) if error.is_not_found() => return Err(error),
+                Err(error) => error,
+            };
+            match self.observe(id).await {
+                // What goes wrong with one part of a container does not keep Podman from removing
+                // the others, and the container.
+                Err(unseen) if unseen.is_not_found() => break,
                 // Podman signals what it thinks is running and fails on a process that has ended
                 // and was not waited for by its parent yet: its monitor, or the machine's first
                 // process, which takes a second or two.
-                Err(error) if error.is_passing() => sleep(OUR_POLL).await,
-                // What goes wrong with one part of a container does not keep Podman from removing
-                // the others, and the container.
-                Err(error) => match self.observe(id).await {
-                    Err(unseen) if unseen.is_not_found() => break,
-                    _ => return Err(error),
-                },
+                _ if error.is_passing() && round < DELETES_MAX => sleep(OUR_POLL).await,
+                _ => return Err(error),
             }
         }
         self.end_half_deleted(id).await;
@@ -246,11 +251,13 @@ impl Service {
     /// Ends what is to be removed. Podman's removal would do that as well, but it loses how the
     /// process ended, and takes the container apart under a process that is slow to go if it is
     /// asked a second time meanwhile. Best effort: what is still there is left to the removal.
-    async fn end(&self, id: &ContainerId) {
-        let killed = self.signal_unless_gone(id, Signal::Kill.number()).await;
-        if killed.is_ok() {
-            let _ = timeout(END_WITHIN, self.wait(id)).await;
-        }
+    async fn end(&self, id: &ContainerId, seen: &Observed) {
+        let end = async {
+            self.signal_unless_gone(id, Signal::Kill.number()).await?;
+            self.hint_of_end(seen).await;
+            self.wait(id).await
+        };
+        let _ = timeout(END_WITHIN, end).await;
     }
 
     async fn send_delete(&self, id: &ContainerId, force: bool) -> Result<()> {
@@ -274,8 +281,9 @@ impl Service {
     pub(crate) async fn update(&self, id: &ContainerId, limits: &Limits) -> Result<()> {
         self.observe_running(id).await?;
         let body = resources(limits.memory_bytes_max, limits.cpu_millis_max)?;
-        let call = Call::post(self.container_path(id, "/update")?).json(&body)?;
-        let call = call.repeatable();
+        let call = Call::post(self.container_path(id, "/update")?)
+            .json(&body)?
+            .repeatable();
         self.client.send(call).await?.done().await
     }
 

@@ -11,10 +11,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use wavetank_port::{
     ContainerId, ContainerStatus, LogChunk, LogOptions, LogStream, OutputStream, RuntimeError,
     WallTime,
@@ -27,6 +28,9 @@ use crate::service::Service;
 use crate::transport::{Call, FrameReader};
 use crate::wire;
 
+/// How long the service may take to hand over what it has of a log whose container has ended.
+const REST_WITHIN: Duration = Duration::from_secs(1);
+
 impl Service {
     pub(crate) async fn logs(
         self: &Arc<Self>,
@@ -34,53 +38,34 @@ impl Service {
         options: &LogOptions,
     ) -> Result<Log> {
         let seen = self.observe(id).await?;
-        let whole = LogOptions {
-            follow: false,
-            ..options.clone()
-        };
         let mut log = Log {
             service: Arc::clone(self),
             id: id.clone(),
             podman_id: seen.podman_id,
-            whole,
+            since: options.since,
+            until: options.until,
             reading: Reading::Over,
             frames_read: 0,
             left_out: BTreeMap::new(),
         };
-        let ends = seen.state.status == ContainerStatus::Exited || !options.follow;
-        if seen.state.status == ContainerStatus::Created && ends {
+        let (status, follow) = (seen.state.status, options.follow);
+        if status == ContainerStatus::Created && !follow {
             return Ok(log);
         }
         // Podman counts the last lines of both outputs together, we of each: the first pass counts
         // them, the second leaves out the ones before.
         if let Some(kept) = options.tail_lines {
-            log.left_out = count_lines(self.open_log(id, &log.whole).await?)
+            log.left_out = count_lines(log.open(false).await?)
                 .await?
                 .into_iter()
                 .map(|(stream, lines)| (stream, lines.saturating_sub(kept)))
                 .collect();
         }
-        match ends {
-            true => log.reading = Reading::ToItsEnd(self.open_log(id, &log.whole).await?),
-            false => log.follow().await?,
+        match follow && status != ContainerStatus::Exited {
+            true => log.follow().await?,
+            false => log.reading = Reading::ToItsEnd(log.open(false).await?),
         }
         Ok(log)
-    }
-
-    async fn open_log(&self, id: &ContainerId, options: &LogOptions) -> Result<FrameReader> {
-        let mut call = Call::get(self.container_path(id, "/logs")?)
-            .query("stdout", "true")
-            .query("stderr", "true")
-            .query("timestamps", "true")
-            .query("follow", if options.follow { "true" } else { "false" });
-        if let Some(since) = options.since {
-            // Podman leaves out what was written at that very time, we do not.
-            call = call.query("since", &rfc3339(WallTime(since.0.saturating_sub(1))));
-        }
-        if let Some(until) = options.until {
-            call = call.query("until", &rfc3339(until));
-        }
-        Ok(self.client.send(call).await?.frames())
     }
 }
 
@@ -110,8 +95,8 @@ pub(crate) struct Log {
     id: ContainerId,
     /// Podman's own id: another one under the same name is another container.
     podman_id: String,
-    /// What is wanted of what is there already.
-    whole: LogOptions,
+    since: Option<WallTime>,
+    until: Option<WallTime>,
     reading: Reading,
     /// How many frames were read, wanted or not.
     frames_read: usize,
@@ -126,8 +111,8 @@ enum Reading {
         frames: FrameReader,
         /// How many frames to pass over.
         known: usize,
-        /// Waits for the container.
-        end: End,
+        /// Waits for the container; nothing once it has ended.
+        end: Option<End>,
     },
     /// The stream ended, for whatever reason.
     Interrupted,
@@ -146,36 +131,59 @@ impl Drop for End {
 }
 
 impl Log {
+    async fn open(&self, follow: bool) -> Result<FrameReader> {
+        let mut call = Call::get(format!("/containers/{}/logs", self.podman_id))
+            .query("stdout", "true")
+            .query("stderr", "true")
+            .query("timestamps", "true")
+            .query("follow", if follow { "true" } else { "false" });
+        if let Some(since) = self.since {
+            // Podman leaves out what was written at that very time, we do not.
+            call = call.query("since", &rfc3339(WallTime(since.0.saturating_sub(1))));
+        }
+        if let Some(until) = self.until {
+            call = call.query("until", &rfc3339(until));
+        }
+        Ok(self.service.client.send(call).await?.frames())
+    }
+
     async fn follow(&mut self) -> Result<()> {
-        let followed = LogOptions {
-            follow: true,
-            ..self.whole.clone()
-        };
-        let frames = self.service.open_log(&self.id, &followed).await?;
+        let frames = self.open(true).await?;
         let (service, id) = (Arc::clone(&self.service), self.id.clone());
         let wait = async move {
-            // Of one that cannot be waited for the log ends when the service says so.
-            match service.wait(&id).await {
-                Err(error) if !error.is_not_found() => std::future::pending().await,
-                _ => {}
+            while let Err(error) = service.wait(&id).await
+                && !error.is_not_found()
+            {
+                sleep(OUR_POLL).await;
             }
         };
         self.reading = Reading::Followed {
             frames,
             known: self.frames_read,
-            end: End(tokio::spawn(wait)),
+            end: Some(End(tokio::spawn(wait))),
         };
         Ok(())
     }
 
-    /// The next frame that was not read before; nothing at the end.
+    /// The next frame that was not read before; nothing at the end. Cancel-safe.
     async fn frame(&mut self) -> Result<Option<Frame>> {
         loop {
             match &mut self.reading {
                 Reading::Followed { frames, known, end } => {
-                    let next = tokio::select! {
-                        next = frames.next() => next?,
-                        _ = &mut end.0 => None,
+                    let next = match end {
+                        Some(waiting) => tokio::select! {
+                            biased;
+                            next = frames.next() => next?,
+                            _ = &mut waiting.0 => {
+                                *end = None;
+                                continue;
+                            }
+                        },
+                        // What is on its way is taken, because the container may be removed.
+                        None => match timeout(REST_WITHIN, frames.next()).await {
+                            Ok(next) => next?,
+                            Err(_) => None,
+                        },
                     };
                     match next {
                         Some(_) if *known > 0 => *known -= 1,
@@ -186,7 +194,11 @@ impl Log {
                         None => self.reading = Reading::Interrupted,
                     }
                 }
-                Reading::Interrupted => self.go_on().await?,
+                Reading::Interrupted => match self.go_on().await {
+                    // The log went with its container.
+                    Err(error) if error.is_not_found() => self.reading = Reading::Over,
+                    gone_on => gone_on?,
+                },
                 Reading::ToItsEnd(frames) => match frames.next().await? {
                     Some(frame) => return Ok(Some(frame)),
                     None => self.reading = Reading::Over,
@@ -198,22 +210,12 @@ impl Log {
 
     /// Follows again what still runs, else reads the rest.
     async fn go_on(&mut self) -> Result<()> {
-        match self.service.observe(&self.id).await {
-            Ok(seen) if seen.podman_id != self.podman_id => self.reading = Reading::Over,
-            Ok(seen) if seen.state.exit.is_none() => {
-                sleep(OUR_POLL).await;
-                self.follow().await?;
-            }
-            Ok(_) => self.read_rest().await?,
-            // The log went with its container.
-            Err(error) if error.is_not_found() => self.reading = Reading::Over,
-            Err(error) => return Err(error),
+        let seen = self.service.observe(&self.id).await?;
+        if seen.podman_id == self.podman_id && seen.state.exit.is_none() {
+            sleep(OUR_POLL).await;
+            return self.follow().await;
         }
-        Ok(())
-    }
-
-    async fn read_rest(&mut self) -> Result<()> {
-        let mut frames = self.service.open_log(&self.id, &self.whole).await?;
+        let mut frames = self.open(false).await?;
         for _ in 0..self.frames_read {
             if frames.next().await?.is_none() {
                 break;

@@ -163,9 +163,13 @@ impl Memory {
     pub(crate) fn keep(&self, observed: &Observed) {
         let mut inner = self.lock();
         let id = &observed.podman_id;
-        let has_ended = |it: &Observed| it.state.exit.is_some();
-        if inner.by_id.get(id).is_some_and(has_ended) && !has_ended(observed) {
-            // An older look that came late.
+        let is_news = |known: &Observed| {
+            // An older look may come late. What was started again since is another matter.
+            known.state.exit.is_none()
+                || observed.state.exit.is_some()
+                || observed.state.started_at > known.state.started_at
+        };
+        if !inner.by_id.get(id).is_none_or(is_news) {
             return;
         }
         if inner.by_id.insert(id.clone(), observed.clone()).is_none() {
@@ -196,6 +200,7 @@ mod tests {
 
     const NEVER: &str = "0001-01-01T00:00:00Z";
     const START: &str = "2026-11-21T09:28:49.897846058Z";
+    const LATER: &str = "2026-11-21T09:29:00Z";
     const JUST_BEFORE: &str = "2026-11-21T09:28:49.893826565Z";
 
     fn observe(status: &str, pid: i64, code: i64, start: &str, end: &str) -> Observed {
@@ -211,6 +216,18 @@ mod tests {
         });
         let inspect = serde_json::from_value(inspect).expect("an inspection");
         Observed::new(&ContainerId("a".to_owned()), inspect).expect("a state")
+    }
+
+    #[test]
+    fn an_end_is_not_forgotten_for_an_older_look_but_for_a_later_start() {
+        let memory = Memory::default();
+        let ended = observe("exited", 0, 3, START, LATER);
+        memory.keep(&ended);
+        memory.keep(&observe("running", 7, 0, START, NEVER));
+        assert_eq!(memory.recall("9d0e"), Some(ended));
+        let again = observe("running", 8, 0, LATER, NEVER);
+        memory.keep(&again);
+        assert_eq!(memory.recall("9d0e"), Some(again));
     }
 
     #[test]

@@ -182,13 +182,10 @@ impl Client {
     pub(crate) async fn listing<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         let mut tries = 1;
         loop {
-            let rows = match self.send(call.clone()).await {
-                Ok(reply) => reply.json().await,
-                Err(error) => Err(error),
-            };
-            match rows {
+            match self.send(call.clone()).await {
+                Ok(reply) => return reply.json().await,
                 Err(error) if has_vanished(&error) && tries < ASKED_MAX => tries += 1,
-                rows => return rows,
+                Err(error) => return Err(error),
             }
         }
     }

@@ -55,7 +55,7 @@ impl Service {
     }
 
     /// Comes back when the process seems to have ended, or when nobody can say.
-    async fn hint_of_end(&self, seen: &Observed) {
+    pub(crate) async fn hint_of_end(&self, seen: &Observed) {
         match self.hold_init(seen).await {
             Init::Ended => {}
             Init::Held(process) => {

@@ -66,7 +66,7 @@ fn syntax(name: &str, error: &serde_saphyr::Error) -> CtlError {
     }
 }
 
-/// Our words for what the parser says in those of its own code; its words for people else.
+/// What is wrong, for whoever wrote the file: not in the names of our types.
 fn words(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error;
     match error {
@@ -74,7 +74,6 @@ fn words(error: &serde_saphyr::Error) -> String {
         Error::InvalidScalar { ty, .. } => match *ty {
             "u16" => format!("a whole number up to {} is needed", u16::MAX),
             "u32" => format!("a whole number up to {} is needed", u32::MAX),
-            "u64" => "a whole number is needed".to_owned(),
             _ => error.render_with_formatter(&serde_saphyr::UserMessageFormatter),
         },
         error => error.render_with_formatter(&serde_saphyr::UserMessageFormatter),

@@ -6,10 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::task::JoinSet;
 use wavetank_podman::Podman;
 use wavetank_port::{
     ContainerId, ContainerRuntime as _, ContainerStatus, ErrorClass, ExecRequest, ExitCode,
@@ -18,78 +14,10 @@ use wavetank_port::{
 };
 
 use crate::client;
-
-/// The deadline of each call; a service that closes its connections never needs it.
-const WITHIN: Duration = Duration::from_secs(20);
+use crate::liar::{Answer, INSPECT, Liar, WITHIN, ended, ok, stumble};
 
 /// More than any answer may have.
 const ENDLESS_BYTES: usize = 40 << 20;
-
-/// An inspection as Podman answers it.
-const INSPECT: &str = r#"{"Id":"9d0e","ImageName":"localhost/a:1","PidFile":"","State":{
-    "Status":"running","Pid":7,"ConmonPid":6,"ExitCode":0,
-    "StartedAt":"2026-11-21T09:28:49.897846058Z","FinishedAt":"0001-01-01T00:00:00Z"},
-    "Config":{"Labels":null,"StopSignal":15}}"#;
-
-/// A service that answers everything with the same bytes and closes.
-struct Liar {
-    podman: Podman,
-    _accepting: JoinSet<()>,
-    _folder: TempDir,
-}
-
-impl Liar {
-    fn new(answer: Vec<u8>) -> Self {
-        Liar::answering(move |_| answer.clone())
-    }
-
-    /// `answer` gets the request line.
-    fn answering(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Self {
-        Liar::answering_or_silent(move |request| Some(answer(request)))
-    }
-
-    /// What gets no answer is left open.
-    fn answering_or_silent(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + 'static) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let socket = folder.path().join("s");
-        let listener = UnixListener::bind(&socket).expect("a socket");
-        let mut accepting = JoinSet::new();
-        accepting.spawn(async move {
-            let mut unanswered = Vec::new();
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let request = read_request(&mut stream).await;
-                match answer(&request) {
-                    // A client that has had enough hangs up.
-                    Some(answer) => drop(stream.write_all(&answer).await),
-                    None => unanswered.push(stream),
-                }
-            }
-        });
-        Liar {
-            podman: client(socket),
-            _accepting: accepting,
-            _folder: folder,
-        }
-    }
-}
-
-async fn read_request(stream: &mut UnixStream) -> String {
-    let mut request = Vec::new();
-    let mut buffer = [0; 4096];
-    while !request.windows(4).any(|it| it == b"\r\n\r\n") {
-        match stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => break,
-            Ok(length) => request.extend_from_slice(&buffer[..length]),
-        }
-    }
-    let text = String::from_utf8_lossy(&request);
-    text.lines().next().unwrap_or_default().to_owned()
-}
-
-fn ok(body: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-    [head.as_bytes(), body].concat()
-}
 
 /// Every call of the port; streams are read to their first answer.
 async fn every_call(podman: &Podman) -> Vec<(&'static str, Result<(), RuntimeError>)> {
@@ -213,13 +141,6 @@ fn truthful_but(path: &'static str, answer: Vec<u8>) -> Liar {
     })
 }
 
-/// An answer of Podman to what it stumbles over.
-fn stumble(message: &str) -> Vec<u8> {
-    let body = format!(r#"{{"cause":"{message}","message":"{message}","response":500}}"#);
-    let head = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: ";
-    format!("{head}{}\r\n\r\n{body}", body.len()).into_bytes()
-}
-
 const PROCESS_GOING: &str = "read /proc/7/cgroup: no such process";
 
 #[tokio::test]
@@ -239,7 +160,7 @@ async fn a_service_that_stumbles_is_asked_again() {
 }
 
 #[tokio::test]
-async fn what_changes_something_is_never_done_twice() {
+async fn a_signal_is_never_sent_twice() {
     let kills = Arc::new(AtomicU32::new(0));
     let counted = Arc::clone(&kills);
     let liar = Liar::answering(move |request| match request.contains("/kill") {
@@ -269,16 +190,10 @@ async fn a_service_that_always_stumbles_is_unavailable() {
 #[tokio::test]
 async fn a_wait_that_the_service_never_answers_ends_with_the_process() {
     let asked = AtomicU32::new(0);
-    let ended = INSPECT
-        .replace("running", "stopped")
-        .replace("0001-01-01", "2026-11-22")
-        .replace(r#""ExitCode":0"#, r#""ExitCode":5"#);
-    let liar = Liar::answering_or_silent(move |request| {
-        let answer = match asked.fetch_add(1, Ordering::Relaxed) {
-            0 => INSPECT,
-            _ => &ended,
-        };
-        (!request.contains("/wait")).then(|| ok(answer.as_bytes()))
+    let liar = Liar::doing(move |request| match asked.fetch_add(1, Ordering::Relaxed) {
+        _ if request.contains("/wait") => Answer::Begun(Vec::new()),
+        0 => Answer::Whole(ok(INSPECT.as_bytes())),
+        _ => Answer::Whole(ok(ended().as_bytes())),
     });
     let id = ContainerId("a".to_owned());
     let exit = liar.podman.wait(&id, WITHIN).await.expect("an exit");

@@ -1,10 +1,13 @@
-//! The adapter against a service that lies (`hostile`) and against a real one that is broken
+//! The adapter against a service that answers as it is told to (`liar`): nonsense (`hostile`) or
+//! what Podman says while something changes (`races`); and against a real one that is broken
 //! (`events`, `kills`) or ended (`ends`).
 
 mod ends;
 mod events;
 mod hostile;
 mod kills;
+mod liar;
+mod races;
 
 use std::time::Duration;
 
