@@ -1,6 +1,7 @@
 //! A manager and an agent as they ship, over real sockets and disks, with a simulated container
 //! runtime: what an operator does with `ctl`.
 
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -109,13 +110,17 @@ impl Cluster {
     }
 
     pub async fn ctl(&self, command: &str) -> Result<String, CtlError> {
+        let mut out = Vec::new();
+        self.ctl_into(command, &mut out).await?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    async fn ctl_into(&self, command: &str, out: &mut (dyn Write + Send)) -> Result<(), CtlError> {
         let operator = self.folder.path().join("m/operator");
         let words = ["ctl", "--operator", operator.to_str().unwrap()];
         let words = words.into_iter().chain(command.split_whitespace());
         let tool = Tool::try_parse_from(words).unwrap();
-        let mut out = Vec::new();
-        ctl::run(tool.ctl, &mut out).await?;
-        Ok(String::from_utf8(out).unwrap())
+        ctl::run(tool.ctl, out).await
     }
 
     pub async fn json(&self, command: &str) -> Value {
@@ -146,6 +151,37 @@ impl Cluster {
         let path: &Path = &self.folder.path().join(name);
         std::fs::write(path, text).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+}
+
+/// What a command has printed so far, to be read while it runs.
+#[derive(Clone, Default)]
+struct Printed(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Printed {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// Waits until this has been printed so often.
+    async fn until(&self, part: &str, times: usize) {
+        for _ in 0..600 {
+            if self.text().matches(part).count() >= times {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("not {times} times `{part}` in {}", self.text());
     }
 }
 
@@ -274,7 +310,7 @@ async fn an_operator_reads_what_containers_write() {
 
     cluster.ctl("scale web 2").await.unwrap();
     cluster.until("get web", |web| ready(web) == 2).await;
-    let mut both = cluster.ctl("logs web").await.unwrap();
+    let both = cluster.ctl("logs web").await.unwrap();
     let mut lines: Vec<&str> = both.lines().collect();
     lines.sort_unstable();
     let said = |text: &str| lines.iter().filter(|line| line.ends_with(text)).count();
@@ -288,19 +324,29 @@ async fn an_operator_reads_what_containers_write() {
         "{both}"
     );
 
-    // Whoever follows sees what comes later, and the end.
-    let follow = cluster.ctl("logs web --follow --tail 0");
+    follows_to_the_end(&cluster).await;
+}
+
+/// Whoever follows two tasks sees what comes later, and the end.
+async fn follows_to_the_end(cluster: &Cluster) {
+    let printed = Printed::default();
+    let follow = async {
+        let mut out = printed.clone();
+        let followed = cluster.ctl_into("logs web --follow --tail 1", &mut out);
+        followed.await.unwrap();
+    };
     let stop = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // Each log ends in this line: who has read it follows that log.
+        printed.until(" | three\n", 2).await;
         cluster.ctl("stop web").await.unwrap();
     };
-    (both, ()) = tokio::join!(async { follow.await.unwrap() }, stop);
-    assert_eq!(
-        both.matches(" | farewell from web:1\n").count(),
-        2,
-        "{both}"
-    );
-    assert_eq!(both.lines().count(), 2, "{both}");
+    tokio::join!(follow, stop);
+    let all = printed.text();
+    let farewells = all.matches(" | farewell from web:1\n").count();
+    assert_eq!(farewells, 2, "{all}");
+    // Before that the last line of each output of each task, and nothing else.
+    assert_eq!(all.matches(" | warning\n").count(), 2, "{all}");
+    assert_eq!(all.lines().count(), 6, "{all}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

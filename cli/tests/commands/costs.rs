@@ -17,7 +17,7 @@ const SMALL: [&str; 8] = [
     "--agents",
     "2",
     "--seconds",
-    "1",
+    "5",
 ];
 
 /// `bench` in a folder, with its cluster below that folder.

@@ -11,8 +11,8 @@ use wavetank_node::{Os, Platform as _};
 
 use crate::cluster::Cluster;
 
-/// Nearly as short as a certificate's life can be: nodes look every second.
-const LIFETIME: Duration = Duration::from_secs(8);
+/// Waited out once. A third of it is left when a node asks for the next: enough on a busy machine.
+const LIFETIME: Duration = Duration::from_secs(20);
 
 fn identity(cluster: &Cluster, folder: &str, role: NodeRole) -> Identity {
     let folder = StateFolder::at(&cluster.folder.path().join(folder));

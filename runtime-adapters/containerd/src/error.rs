@@ -34,12 +34,20 @@ const PHRASES: &[(&str, ErrorClass)] = &[
         ErrorClass::FailedPrecondition,
     ),
     ("cannot exec in a", ErrorClass::FailedPrecondition),
-    // The daemon, while it cleans up after a shim of that name.
-    ("failed to start shim: mkdir", ErrorClass::Unavailable),
+    ("cannot pause a", ErrorClass::FailedPrecondition),
+    ("cannot resume a", ErrorClass::FailedPrecondition),
+    ("container not paused", ErrorClass::FailedPrecondition),
+    ("cannot update a", ErrorClass::FailedPrecondition),
+    // The daemon, about a task that goes while it looks (`services/tasks/local.go`).
+    ("task does not exist", ErrorClass::NotFound),
+    // The daemon, while it cleans up after a shim of that name, or after one that was killed as
+    // soon as it was there.
+    ("failed to start shim", ErrorClass::Unavailable),
     // The overlayfs snapshotter, after the daemon died between its directory and its database.
     (LEFTOVER_SNAPSHOT, ErrorClass::Unavailable),
     // The daemon, asked about a shim that is dying, and tonic about a daemon that is.
     ("ttrpc: closed", ErrorClass::Unavailable),
+    ("context canceled", ErrorClass::Unavailable),
     ("h2 protocol error", ErrorClass::Unavailable),
     ("transport error", ErrorClass::Unavailable),
     ("connection refused", ErrorClass::Unavailable),
@@ -111,75 +119,94 @@ mod tests {
 
     use super::class_of;
 
+    /// Code and message, and what they mean.
+    const SAID: &[(Code, &str, ErrorClass)] = &[
+        (
+            Code::NotFound,
+            "no running task found",
+            ErrorClass::NotFound,
+        ),
+        (
+            Code::NotFound,
+            "process already finished: not found",
+            ErrorClass::NotFound,
+        ),
+        (
+            Code::AlreadyExists,
+            "container \"a\": already exists",
+            ErrorClass::AlreadyExists,
+        ),
+        (
+            Code::Unknown,
+            "failed to create shim task: OCI runtime create failed: runc create failed: \
+             unable to start container process: exec: \"no-such\": executable file not \
+             found in $PATH: unknown",
+            ErrorClass::InvalidArgument,
+        ),
+        (
+            Code::Unknown,
+            "OCI runtime create failed: exec: \"/etc\": permission denied: unknown",
+            ErrorClass::InvalidArgument,
+        ),
+        (
+            Code::Unknown,
+            "write /ingest/data: no space left on device",
+            ErrorClass::ResourceExhausted,
+        ),
+        (
+            Code::FailedPrecondition,
+            "cannot exec in a stopped state: failed precondition",
+            ErrorClass::FailedPrecondition,
+        ),
+        (
+            Code::Unknown,
+            "ttrpc: closed: unknown",
+            ErrorClass::Unavailable,
+        ),
+        (
+            Code::Unavailable,
+            "transport error",
+            ErrorClass::Unavailable,
+        ),
+        (
+            Code::Unknown,
+            "h2 protocol error: error reading a body from connection",
+            ErrorClass::Unavailable,
+        ),
+        (
+            Code::Unknown,
+            "failed to start shim: mkdir /run/io.containerd.runtime.v2.task/n/a: file exists",
+            ErrorClass::Unavailable,
+        ),
+        (
+            Code::Unknown,
+            "failed to start shim: start failed: failed to adjust OOM score for shim: set shim \
+             OOM score: write /proc/7/oom_score_adj: no such process: exit status 1",
+            ErrorClass::Unavailable,
+        ),
+        (
+            Code::Unknown,
+            "context canceled: unknown",
+            ErrorClass::Unavailable,
+        ),
+        (Code::Unknown, "task does not exist", ErrorClass::NotFound),
+        (
+            Code::Unknown,
+            "cannot pause a stopped container: unknown",
+            ErrorClass::FailedPrecondition,
+        ),
+        (Code::Unimplemented, "unknown service", ErrorClass::Unknown),
+        (
+            Code::Internal,
+            "failed to decode Protobuf message",
+            ErrorClass::Unknown,
+        ),
+    ];
+
     #[test]
     fn what_containerd_1_6_says_has_a_class() {
-        let table = [
-            (
-                Code::NotFound,
-                "no running task found",
-                ErrorClass::NotFound,
-            ),
-            (
-                Code::NotFound,
-                "process already finished: not found",
-                ErrorClass::NotFound,
-            ),
-            (
-                Code::AlreadyExists,
-                "container \"a\": already exists",
-                ErrorClass::AlreadyExists,
-            ),
-            (
-                Code::Unknown,
-                "failed to create shim task: OCI runtime create failed: runc create failed: \
-                 unable to start container process: exec: \"no-such\": executable file not \
-                 found in $PATH: unknown",
-                ErrorClass::InvalidArgument,
-            ),
-            (
-                Code::Unknown,
-                "OCI runtime create failed: exec: \"/etc\": permission denied: unknown",
-                ErrorClass::InvalidArgument,
-            ),
-            (
-                Code::Unknown,
-                "write /ingest/data: no space left on device",
-                ErrorClass::ResourceExhausted,
-            ),
-            (
-                Code::FailedPrecondition,
-                "cannot exec in a stopped state: failed precondition",
-                ErrorClass::FailedPrecondition,
-            ),
-            (
-                Code::Unknown,
-                "ttrpc: closed: unknown",
-                ErrorClass::Unavailable,
-            ),
-            (
-                Code::Unavailable,
-                "transport error",
-                ErrorClass::Unavailable,
-            ),
-            (
-                Code::Unknown,
-                "h2 protocol error: error reading a body from connection",
-                ErrorClass::Unavailable,
-            ),
-            (
-                Code::Unknown,
-                "failed to start shim: mkdir /run/io.containerd.runtime.v2.task/n/a: file exists",
-                ErrorClass::Unavailable,
-            ),
-            (Code::Unimplemented, "unknown service", ErrorClass::Unknown),
-            (
-                Code::Internal,
-                "failed to decode Protobuf message",
-                ErrorClass::Unknown,
-            ),
-        ];
-        for (code, message, class) in table {
-            assert_eq!(class_of(code, message), class, "{message}");
+        for (code, message, class) in SAID {
+            assert_eq!(class_of(*code, message), *class, "{message}");
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::api::containerd::services::tasks::v1::{
 };
 use crate::daemon::{Daemon, about};
 use crate::error::{broken, error, found};
-use crate::lifecycle::{local, state_error};
+use crate::lifecycle::{LOOK_AGAIN, local, state_error};
 use crate::observe::Phase;
 use crate::record::now;
 use crate::spec;
@@ -32,6 +32,8 @@ const NOT_FOUND: i32 = 127;
 /// How a shell says that a program cannot be run.
 const NOT_EXECUTABLE: i32 = 126;
 const KILL: u32 = 9;
+/// How often it is looked whether a container has ended in which a command could not be started.
+const ENDING_LOOKS: u32 = 20;
 
 /// One exec: its name within the container and its pipes.
 struct Exec {
@@ -118,16 +120,17 @@ impl Exec {
             spec: Some(process),
         };
         let mut tasks = self.daemon.connection.tasks();
-        let added = tasks.exec(request).await;
-        added.map_err(about(&self.container))?;
+        if let Err(status) = tasks.exec(request).await {
+            return self.refused(about(&self.container)(status)).await;
+        }
         let request = StartRequest {
             container_id: self.container.0.clone(),
             exec_id: self.name.clone(),
         };
         if let Err(status) = tasks.start(request).await {
             let why = about(&self.container)(status);
-            found(self.delete().await)?;
-            return not_started(why);
+            let _ = self.delete().await;
+            return self.refused(why).await;
         }
         let in_time = tokio::time::timeout(timeout, self.wait()).await.is_ok();
         if !in_time {
@@ -145,6 +148,28 @@ impl Exec {
         Ok(Ended::With(code.map_or(ExitCode::Unknown, ExitCode::Known)))
     }
 
+    /// What a command is told that was not started. In a container that is just ending runc fails
+    /// on anything, in words as if the program were missing.
+    async fn refused(&self, why: RuntimeError) -> Result<Ended> {
+        for _ in 0..ENDING_LOOKS {
+            let observed = self.daemon.observe(&self.container).await?;
+            if !observed.is_running() {
+                return Err(state_error(&self.container, "exec", "it has ended"));
+            }
+            if names_program(&why) {
+                return not_started(why);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        // The container is there and runs.
+        match why.class {
+            ErrorClass::NotFound | ErrorClass::InvalidArgument => {
+                Err(error(ErrorClass::Unavailable, why.message))
+            }
+            _ => Err(why),
+        }
+    }
+
     /// Answers when the command has ended or there is no way to know.
     async fn wait(&self) {
         let request = WaitRequest {
@@ -155,7 +180,7 @@ impl Exec {
         while let Err(status) = tasks.wait(request.clone()).await {
             let gone = about(&self.container)(status).class != ErrorClass::Unavailable;
             // The daemon is away, or its shim is dying: the next answer says which.
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(LOOK_AGAIN).await;
             if gone {
                 return;
             }
@@ -189,6 +214,13 @@ impl Exec {
 enum Ended {
     With(ExitCode),
     NotStarted(i32, String),
+}
+
+/// True if runc complains about the program itself.
+fn names_program(why: &RuntimeError) -> bool {
+    ["exec: \"", "exec /"]
+        .iter()
+        .any(|it| why.message.contains(it))
 }
 
 fn not_started(why: RuntimeError) -> Result<Ended> {

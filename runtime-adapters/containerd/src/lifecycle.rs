@@ -34,7 +34,7 @@ use crate::user;
 
 /// Between two looks at something that cannot be waited for: a container that has not started, a
 /// daemon that is away.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const KILL: u32 = 9;
 
 impl Daemon {
@@ -158,7 +158,10 @@ impl Daemon {
             let observed = self.observe(id).await?;
             match observed.phase {
                 Phase::Created => {}
-                Phase::Exited(exit) if exit.code == ExitCode::Unknown => return Err(error),
+                // Not even that there is no such thing: its record was just read.
+                Phase::Exited(exit) if exit.code == ExitCode::Unknown => {
+                    return Err(RuntimeError::new(ErrorClass::Unavailable, error.message));
+                }
                 _ => return Ok(observed.state()),
             }
         }
@@ -280,17 +283,27 @@ impl Daemon {
         }
         match self.observe(id).await?.phase {
             Phase::Created => Err(state_error(id, "kill", "it never started")),
-            Phase::Exited(_) => {
-                let message = format!("container {id}: its process has ended");
-                Err(error(ErrorClass::NotFound, message))
-            }
+            Phase::Exited(_) => Err(ended(id)),
             Phase::Running { .. } | Phase::Paused { .. } => {
                 self.signal(id, signal.number().unsigned_abs()).await
             }
         }
     }
 
+    /// Sends a signal to a process that ran a moment ago. While its task goes, the daemon may say
+    /// anything.
     async fn signal(&self, id: &ContainerId, signal: u32) -> Result<()> {
+        let Err(error) = self.send_signal(id, signal).await else {
+            return Ok(());
+        };
+        match self.observe(id).await {
+            Ok(observed) if !observed.is_running() => Err(ended(id)),
+            Err(absent) if absent.class == ErrorClass::NotFound => Err(absent),
+            _ => Err(error),
+        }
+    }
+
+    async fn send_signal(&self, id: &ContainerId, signal: u32) -> Result<()> {
         let request = KillRequest {
             container_id: id.0.clone(),
             signal,
@@ -309,7 +322,8 @@ impl Daemon {
             container_id: id.0.clone(),
         };
         let answer = self.connection.tasks().pause(request).await;
-        answer.map(drop).map_err(about(&id))
+        let answer = answer.map(drop).map_err(about(&id));
+        self.unless_ended(&id, "pause", answer).await
     }
 
     pub(crate) async fn resume(self: Arc<Self>, id: ContainerId) -> Result<()> {
@@ -321,7 +335,8 @@ impl Daemon {
             container_id: id.0.clone(),
         };
         let answer = self.connection.tasks().resume(request).await;
-        answer.map(drop).map_err(about(&id))
+        let answer = answer.map(drop).map_err(about(&id));
+        self.unless_ended(&id, "resume", answer).await
     }
 
     pub(crate) async fn update(self: Arc<Self>, id: ContainerId, limits: Limits) -> Result<()> {
@@ -333,7 +348,19 @@ impl Daemon {
             resources: Some(spec::limits(&limits)?),
         };
         let answer = self.connection.tasks().update(request).await;
-        answer.map(drop).map_err(about(&id))
+        let answer = answer.map(drop).map_err(about(&id));
+        self.unless_ended(&id, "update", answer).await
+    }
+
+    /// What became of a call to a process that ran a moment ago.
+    async fn unless_ended(&self, id: &ContainerId, call: &str, answer: Result<()>) -> Result<()> {
+        let Err(error) = answer else {
+            return Ok(());
+        };
+        match self.observe(id).await?.is_running() {
+            true => Err(error),
+            false => Err(state_error(id, call, "it has ended")),
+        }
     }
 
     /// Removes all that the container had, its record last: until then a delete can be repeated.
@@ -368,10 +395,14 @@ impl Daemon {
             return Ok(());
         };
         if task.status() == Status::Created {
-            found(self.signal(id, KILL).await)?;
+            found(self.send_signal(id, KILL).await)?;
             self.wait_for_task(id).await;
         }
-        found(self.remove_task(id).await).map(drop)
+        match found(self.remove_task(id).await) {
+            // Somebody else has removed it meanwhile, and its shim with it.
+            Err(error) if self.task(id).await?.is_some() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     async fn remove_task(&self, id: &ContainerId) -> Result<()> {
@@ -389,6 +420,12 @@ pub(crate) fn state_error(id: &ContainerId, call: &str, why: &str) -> RuntimeErr
         ErrorClass::FailedPrecondition,
         format!("container {id}: cannot {call}: {why}"),
     )
+}
+
+/// A signal that came too late.
+fn ended(id: &ContainerId) -> RuntimeError {
+    let message = format!("container {id}: its process has ended");
+    error(ErrorClass::NotFound, message)
 }
 
 /// An error of our own file system.

@@ -4,8 +4,8 @@
 //! seen of an end is recorded before it is told.
 
 use wavetank_port::{
-    ContainerId, ContainerState, ContainerStatus, ErrorClass, ExitCode, ExitStatus, ListFilter,
-    runtime::Result,
+    ContainerId, ContainerState, ContainerStats, ContainerStatus, ErrorClass, ExitCode, ExitStatus,
+    ListFilter, runtime::Result,
 };
 
 use crate::api::containerd::services::containers::v1::{Container, ListContainersRequest};
@@ -14,6 +14,7 @@ use crate::api::containerd::types::{Process, Status};
 use crate::cgroup::Hierarchies;
 use crate::daemon::Daemon;
 use crate::error::{error, failed, found};
+use crate::lifecycle::{LOOK_AGAIN, state_error};
 use crate::record::{ENDED, EXTENSION, Record, Started, ended, ended_label, wall_time};
 use crate::torn::{Whose, whose};
 
@@ -92,6 +93,10 @@ fn read(container: &Container, task: Option<&Process>) -> Reading {
     };
     match task.status() {
         Status::Created => Reading::Phase(Phase::Created),
+        // A shim says nothing while it makes a container or starts its process.
+        Status::Unknown if started.is_none() && container.extensions.contains_key(EXTENSION) => {
+            Reading::Phase(Phase::Created)
+        }
         // Whoever starts a process says so first.
         Status::Running | Status::Paused | Status::Pausing | Status::Stopped
             if started.is_none() =>
@@ -160,6 +165,26 @@ impl Daemon {
         };
         self.set_label(&id, ENDED, &ended_label(&exit)).await?;
         Ok(Some(Phase::Exited(exit)))
+    }
+
+    /// What a container uses that runs. Its control groups outlive its processes for a moment.
+    pub(crate) async fn stats(&self, id: &ContainerId) -> Result<ContainerStats> {
+        let mut why = String::new();
+        for _ in 0..READS_MAX {
+            let observed = self.observe(id).await?;
+            if !observed.is_running() {
+                return Err(state_error(id, "stats", "it does not run"));
+            }
+            let hierarchies = Hierarchies::of_this_machine();
+            match hierarchies.cgroup(&observed.record.cgroup).usage() {
+                Ok(usage) if usage.processes > 0 => return Ok(usage),
+                Ok(_) => why = "no process is in it".to_owned(),
+                Err(cause) => why = cause.to_string(),
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        let message = format!("container {id}: its cgroup: {why}");
+        Err(error(ErrorClass::Unavailable, message))
     }
 
     /// All containers that `filter` selects, in id order.

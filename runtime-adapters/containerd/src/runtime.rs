@@ -9,19 +9,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use wavetank_port::{
     Capabilities, ContainerId, ContainerRuntime, ContainerSpec, ContainerState, ContainerStats,
-    ErrorClass, EventCursor, EventStream, ExecRequest, ExecResult, ExitStatus, Image,
-    ImageReference, Limits, ListFilter, LogOptions, LogStream, PullRequest, Signal,
-    runtime::Result,
+    EventCursor, EventStream, ExecRequest, ExecResult, ExitStatus, Image, ImageReference, Limits,
+    ListFilter, LogOptions, LogStream, PullRequest, Signal, runtime::Result,
 };
 
 use crate::capabilities::CAPABILITIES;
-use crate::cgroup::Hierarchies;
 use crate::config::ContainerdConfig;
 use crate::daemon::Daemon;
 use crate::deadline::{bounded, finished};
-use crate::error::error;
 use crate::lease::Lease;
-use crate::lifecycle::state_error;
 
 /// containerd as a container runtime. Cheap to clone; clones share one connection.
 #[derive(Clone)]
@@ -163,17 +159,7 @@ impl ContainerRuntime for Containerd {
     }
 
     async fn stats(&self, id: &ContainerId, within: Duration) -> Result<ContainerStats> {
-        let observed = bounded("stats", within, self.daemon.observe(id)).await?;
-        if !observed.is_running() {
-            return Err(state_error(id, "stats", "it does not run"));
-        }
-        let hierarchies = Hierarchies::of_this_machine();
-        let usage = hierarchies.cgroup(&observed.record.cgroup).usage();
-        // Between the two it may have ended.
-        usage.map_err(|cause| {
-            let message = format!("container {id}: its cgroup: {cause}");
-            error(ErrorClass::Unavailable, message)
-        })
+        bounded("stats", within, self.daemon.stats(id)).await
     }
 
     async fn update(&self, id: &ContainerId, limits: &Limits, within: Duration) -> Result<()> {

@@ -16,7 +16,7 @@ use wavetank_port::{ContainerId, ErrorClass, RuntimeError};
 
 use crate::clock;
 use crate::config::Config;
-use crate::deadline::{Lock, Result, Sharing, blocking, unknown, within};
+use crate::deadline::{Lock, Result, Sharing, blocking, to_its_end, unknown, within};
 use crate::ending::{self, End, Telling};
 use crate::images::{ImageStore, Puller};
 use crate::journal::Journal;
@@ -159,20 +159,26 @@ impl Shared {
         }
     }
 
-    /// Gives a living container whose monitor died a new one.
-    pub(crate) async fn adopt(self: &Arc<Self>, folder: &ContainerFolder) -> Result<()> {
-        let Some(_lock) = Lock::acquire(folder.path(), Sharing::Alone).await? else {
+    /// Gives a living container whose monitor died a new one. Whoever waits for the lock may lose
+    /// patience; once it is held, a new monitor must be told what it is for.
+    async fn adopt(self: &Arc<Self>, folder: &ContainerFolder) -> Result<()> {
+        let Some(lock) = Lock::acquire(folder.path(), Sharing::Alone).await? else {
             return Ok(());
         };
+        to_its_end(self.clone().adopt_locked(folder.clone(), lock)).await
+    }
+
+    /// The same under the container's lock. Must be run to its end.
+    async fn adopt_locked(self: Arc<Self>, folder: ContainerFolder, _lock: Lock) -> Result<()> {
         let view = View::look_into(folder.clone()).map_err(|error| unknown(&error))?;
         let orphaned =
             |view: &View| !view.is_watched && matches!(view.phase, Phase::Created | Phase::Running);
         if !view.as_ref().is_some_and(orphaned) {
             return Ok(());
         }
-        let child = spawn(&self.config.monitor, folder)?;
-        self.attend_child(folder, child);
-        ask(folder, Verb::Adopt).await
+        let child = spawn(&self.config.monitor, &folder)?;
+        self.attend_child(&folder, child);
+        ask(&folder, Verb::Adopt).await
     }
 
     /// Records the end of a container that nobody watches any more, as far as it can be known, and

@@ -63,7 +63,16 @@ pub fn unknown(error: &io::Error) -> RuntimeError {
 /// A lock between tasks and between programs. The kernel takes it back when its holder dies.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Closing the file would not do: a child that another thread has forked and that has not
+    /// executed its program yet has it open too, and would hold the lock with us.
+    fn drop(&mut self) {
+        // The kernel refuses this for no file that was locked.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 /// Who else may hold the lock.
@@ -104,6 +113,17 @@ impl Lock {
         }
     }
 
+    /// Takes the lock on an open file; the thread waits for it.
+    pub fn wait(file: File) -> io::Result<Self> {
+        flock(&file, FlockOperation::LockExclusive)?;
+        Ok(Lock { file })
+    }
+
+    /// The file that is locked.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
     fn take(file: File, path: &Path, sharing: Sharing) -> Result<Option<Self>> {
         let operation = match sharing {
             Sharing::Common => FlockOperation::NonBlockingLockShared,
@@ -114,11 +134,12 @@ impl Lock {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
             Err(error) => return Err(unknown(&error.into())),
         }
+        let lock = Lock { file };
         // Whoever held it may have replaced what is locked.
-        let held = file.metadata().map_err(|error| unknown(&error))?;
+        let held = lock.file.metadata().map_err(|error| unknown(&error))?;
         let there = std::fs::symlink_metadata(path);
         let same = there.is_ok_and(|it| (it.dev(), it.ino()) == (held.dev(), held.ino()));
-        Ok(same.then_some(Lock { _file: file }))
+        Ok(same.then_some(lock))
     }
 }
 
@@ -173,5 +194,17 @@ mod tests {
                 .expect("gone")
                 .is_none()
         );
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_is_given_back_is_free_even_where_a_child_has_inherited_its_file() {
+        let root = tempfile::tempdir().expect("folder");
+        let held = Lock::try_acquire(root.path(), Sharing::Alone).expect("lock");
+        let held = held.expect("free");
+        let inherited = held.file.try_clone().expect("the same open file");
+        drop(held);
+        let again = Lock::try_acquire(root.path(), Sharing::Alone).expect("try");
+        assert!(again.is_some());
+        drop(inherited);
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
@@ -11,6 +12,7 @@ use wavetank_port::{ContainerId, ContainerStatus, ErrorClass, RuntimeError, Runt
 
 use crate::adapter::{Shared, conclude, not_found};
 use crate::cgroup::Cgroup;
+use crate::clock;
 use crate::create::is_mounted;
 use crate::deadline::{Lock, Result, Sharing, blocking, unknown};
 use crate::journal::Entry;
@@ -103,6 +105,13 @@ impl Shared {
 
     /// Removes a container that never came to be. Under its lock.
     pub(crate) fn remove_made(&self, folder: &ContainerFolder) -> Result<()> {
+        // A monitor whose caller is dead may be about to create, or about to say that it is there.
+        // It says so first and looks for this afterwards, so one of us sees the other.
+        if let Err(error) = forbid_create(folder) {
+            // On a full disk too what is there must go.
+            let path = folder.path().display();
+            tracing::warn!(%path, %error, "a create may go on while its container is removed");
+        }
         let view = View::look_into(folder.clone()).map_err(|error| unknown(&error))?;
         match view {
             Some(view) => {
@@ -140,12 +149,22 @@ impl Shared {
         self.bin(folder)
     }
 
-    /// Takes the folder away in one step, then empties it.
+    /// Takes the folder away in one step, then empties it. Any other adapter may sweep the trash
+    /// meanwhile, so nothing is put there to be used.
     fn bin(&self, folder: &ContainerFolder) -> Result<()> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let failed = |error: io::Error| unknown(&error);
-        let taken = tempfile::tempdir_in(&self.trash).map_err(failed)?;
-        fs::rename(folder.path(), taken.path().join("container")).map_err(failed)?;
-        taken.close().map_err(failed)
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        // With the time, because a process that died over it may have had our number.
+        let taken = self
+            .trash
+            .join(format!("{:x}.{process}.{number}", clock::now().0));
+        fs::rename(folder.path(), &taken).map_err(failed)?;
+        match fs::remove_dir_all(&taken) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 
@@ -158,6 +177,16 @@ enum Told {
     Perhaps,
     /// They have never heard of it, and never will.
     Never,
+}
+
+/// Lets no create of this container succeed any more: where a folder stands in place of its pid
+/// file, the OCI runtime undoes what it has made. Whatever had written the file before is complete,
+/// and a delete finds it.
+fn forbid_create(folder: &ContainerFolder) -> io::Result<()> {
+    match fs::create_dir(folder.join(file::PID)) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 async fn look(folder: &ContainerFolder) -> Result<Option<View>> {

@@ -13,10 +13,10 @@ use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use wavetank_port::RuntimeEvent;
 
+use crate::deadline::Lock;
 use crate::sealed::checksum;
 
 /// A file is left for the next one at this size: about 40,000 events.
@@ -181,14 +181,13 @@ impl Journal {
         }
     }
 
-    fn lock(&self) -> io::Result<File> {
+    fn lock(&self) -> io::Result<Lock> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(self.folder.join("lock"))?;
-        flock(&file, FlockOperation::LockExclusive)?;
-        Ok(file)
+        Lock::wait(file)
     }
 
     fn numbers(&self) -> io::Result<Vec<u64>> {

@@ -163,8 +163,9 @@ fn require(view: &View, wanted: &[ContainerStatus]) -> Result<()> {
 /// How often a waiter looks again where nothing can wake it.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
-/// How often a start is asked for again when the monitor dies over it.
-const START_TRIES: u32 = 3;
+/// How often a start is asked for when the monitor dies over it. One that is dying hears no more
+/// some time before it is gone and another can take its place.
+const START_TRIES: u32 = 20;
 
 impl Shared {
     async fn start(self: &Arc<Self>, id: &ContainerId) -> Result<ContainerState> {
@@ -184,7 +185,7 @@ impl Shared {
                 Ok(()) => return self.view(id).await?.state(),
                 Err(error) if error.class != ErrorClass::Unavailable => return Err(error),
                 Err(error) if tries == START_TRIES => return Err(error),
-                Err(_) => {}
+                Err(_) => tokio::time::sleep(LOOK_AGAIN_AFTER).await,
             }
         }
     }

@@ -81,7 +81,8 @@ pub mod file {
     pub const BUNDLE: &str = "bundle";
     /// What the OCI runtime says when it fails.
     pub const RUNTIME_LOG: &str = "runtime.log";
-    /// The pid file that the OCI runtime writes.
+    /// The pid file that the OCI runtime writes. A folder instead: the container is being removed
+    /// and must not be created any more.
     pub const PID: &str = "pid";
 }
 

@@ -390,10 +390,13 @@ mod tests {
     #[test]
     fn a_binary_that_hangs_is_ended() {
         let folder = tempfile::tempdir().expect("folder");
-        let script = folder.path().join("runtime");
-        std::fs::write(&script, "#!/bin/sh\nexec sleep 1000\n").expect("script");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&script, mode).expect("mode");
+        let (text, script) = (folder.path().join("text"), folder.path().join("runtime"));
+        std::fs::write(&text, "#!/bin/sh\nexec sleep 1000\n").expect("script");
+        // Written by another process: a child that another test forks would have it open for
+        // writing too, and then it cannot be executed.
+        let mut install = std::process::Command::new("install");
+        let installed = install.args(["-m", "755"]).args([&text, &script]).status();
+        assert!(installed.expect("install").success());
         let binary = RuntimeBinary::new(&script, folder.path());
         let error = binary
             .call("kill", &["a"], Duration::from_millis(1))

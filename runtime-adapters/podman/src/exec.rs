@@ -1,5 +1,6 @@
 //! Commands beside a container's process, and what it uses.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -23,12 +24,21 @@ const REFUSED: [ExitCode; 2] = [ExitCode::Known(126), ExitCode::Known(127)];
 /// What Podman then writes to the command's error output.
 const REFUSAL: &[u8] = b"OCI ";
 
+/// How often a command that ran too long is looked for, and how long after each time: Podman may be
+/// slow to begin it.
+const KILL_TRIES_MAX: u32 = 600;
+const KILL_AGAIN_AFTER: Duration = Duration::from_millis(50);
+
 /// How often usage is asked for that is answered without a number, and how long after each time.
 const STATS_TRIES_MAX: u32 = 40;
 const STATS_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 impl Service {
-    pub(crate) async fn exec(&self, id: &ContainerId, request: &ExecRequest) -> Result<ExecResult> {
+    pub(crate) async fn exec(
+        self: &Arc<Self>,
+        id: &ContainerId,
+        request: &ExecRequest,
+    ) -> Result<ExecResult> {
         let seen = self.observe_running(id).await?;
         let session = self.create_exec(id, request).await?;
         match timeout(request.timeout, self.run_exec(&session)).await {
@@ -40,7 +50,9 @@ impl Service {
                 Ok(result)
             }
             Err(_) => {
-                self.kill_exec(&session, &seen.podman_id).await;
+                if self.client.shares_processes() {
+                    tokio::spawn(Arc::clone(self).kill_exec(session, seen.podman_id));
+                }
                 Err(Error::ours(
                     ErrorClass::DeadlineExceeded,
                     format!("a command in {id} ran longer than {:?}", request.timeout),
@@ -121,18 +133,18 @@ impl Service {
     }
 
     /// Podman has no call for this, so it takes a process that can be reached from here; on
-    /// another machine the command goes on. Best effort: the caller is told of the deadline anyway.
-    async fn kill_exec(&self, session: &str, podman_id: &str) {
-        if !self.client.shares_processes() {
-            return;
-        }
-        let Ok(state) = self.exec_state(session).await else {
-            return;
-        };
-        if state.running
-            && let Some(pid) = wire::pid(state.pid)
-        {
-            process::kill_member(pid, podman_id);
+    /// another machine the command goes on. Best effort: the caller is told of the deadline anyway,
+    /// and does not wait for a command that is yet to begin.
+    async fn kill_exec(self: Arc<Self>, session: String, podman_id: String) {
+        for _ in 0..KILL_TRIES_MAX {
+            let Ok(state) = self.exec_state(&session).await else {
+                return;
+            };
+            match wire::pid(state.pid) {
+                _ if state.can_remove => return,
+                Some(pid) if state.running => return process::kill_member(pid, &podman_id),
+                _ => sleep(KILL_AGAIN_AFTER).await,
+            }
         }
     }
 

@@ -279,6 +279,9 @@ pub(crate) struct ExecState {
     pub(crate) exit_code: i64,
     #[serde(rename = "Pid", default)]
     pub(crate) pid: i64,
+    /// Whether it has ended.
+    #[serde(rename = "CanRemove", default)]
+    pub(crate) can_remove: bool,
 }
 
 /// `GET /containers/stats`.

@@ -33,13 +33,19 @@ use crate::support::{Cluster, eventually};
 
 const MANAGER: NodeId = NodeId::manager(1);
 const MIB: usize = 1 << 20;
-/// Everything that callers may take their time for, short enough to wait for.
-const LIMITS: ApiLimits = ApiLimits {
-    connections_max: 32,
-    handshake_timeout: Duration::from_millis(300),
-    stall_timeout: Duration::from_millis(300),
-    drain_timeout: Duration::from_millis(100),
-};
+/// Everything that callers may take their time for, longer than those need who do not.
+const LIMITS: ApiLimits = limits(Duration::from_secs(3));
+/// The same, short enough to wait for.
+const SHORT_LIMITS: ApiLimits = limits(Duration::from_millis(300));
+
+const fn limits(timeout: Duration) -> ApiLimits {
+    ApiLimits {
+        connections_max: 32,
+        handshake_timeout: timeout,
+        stall_timeout: timeout,
+        drain_timeout: Duration::from_millis(100),
+    }
+}
 
 /// Managers that know one task, on agent-1.
 struct OneTask;
@@ -125,7 +131,7 @@ struct Server {
 type Stream = TlsStream<TcpStream>;
 
 impl Server {
-    async fn start() -> Self {
+    async fn start(limits: ApiLimits) -> Self {
         let cluster = Cluster::new();
         let clock = Arc::new(WallClock(cluster.machine.clone()));
         let tls = Tls::new(&cluster.identity(MANAGER), clock).expect("a configuration");
@@ -133,7 +139,7 @@ impl Server {
         let agents = Endless::default();
         let readers = Arc::clone(&agents.0);
         let router = router_with(OneTask, Arc::new(agents));
-        let bound = ApiServer::bind("127.0.0.1:0", tls, router, LIMITS).await;
+        let bound = ApiServer::bind("127.0.0.1:0", tls, router, limits).await;
         let server = bound.expect("a port is free");
         let at = server.local_address().expect("it listens");
         let (stop, stopped) = oneshot::channel();
@@ -207,7 +213,7 @@ async fn until_end(stream: &mut Stream) {
 
 #[tokio::test]
 async fn nonsense_is_no_request() {
-    let server = Server::start().await;
+    let server = Server::start(LIMITS).await;
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     for _ in 0..50 {
         let mut noise = vec![0; 2000];
@@ -240,7 +246,7 @@ async fn nonsense_is_no_request() {
 
 #[tokio::test]
 async fn a_caller_without_a_certificate_is_hung_up_on() {
-    let server = Server::start().await;
+    let server = Server::start(LIMITS).await;
     let clock = Arc::new(WallClock(server.cluster.machine.clone()));
     let authority = digest_of(server.cluster.ca.certificate());
     let stranger = joiner(authority, clock).expect("a configuration");
@@ -254,7 +260,7 @@ async fn a_caller_without_a_certificate_is_hung_up_on() {
 
 #[tokio::test]
 async fn what_is_too_large_is_refused_and_not_kept() {
-    let server = Server::start().await;
+    let server = Server::start(LIMITS).await;
     let watch = Watch::begin();
     let endless_head = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'x'; 8 * MIB]].concat();
     assert_eq!(server.status(&endless_head).await, Some(431));
@@ -282,7 +288,7 @@ async fn what_is_too_large_is_refused_and_not_kept() {
 
 #[tokio::test]
 async fn callers_that_go_silent_give_their_places_back() {
-    let server = Server::start().await;
+    let server = Server::start(SHORT_LIMITS).await;
     // Silent from the beginning, after TLS, within a head, within a body: more than there are
     // places for.
     for round in 0..3 {
@@ -316,7 +322,7 @@ async fn callers_that_go_silent_give_their_places_back() {
 
 #[tokio::test]
 async fn a_reader_who_takes_nothing_is_given_up_and_costs_little() {
-    let server = Server::start().await;
+    let server = Server::start(SHORT_LIMITS).await;
     let watch = Watch::begin();
     let mut callers = Vec::new();
     for _ in 0..8 {

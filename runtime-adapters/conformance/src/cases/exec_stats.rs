@@ -13,6 +13,8 @@ use crate::check::{Answer, Check, holds, same};
 
 /// Not enough for what takes for ever.
 const SHORT: Duration = Duration::from_secs(1);
+/// So much more that a machine which stands still for seconds kills in time all the same.
+const LATE: Duration = Duration::from_secs(10);
 
 /// 58
 pub async fn exec(bed: &Bed<'_>) -> Check {
@@ -48,8 +50,9 @@ pub async fn exec(bed: &Bed<'_>) -> Check {
 /// A command that takes too long is killed: a file that it would make later is never made.
 async fn cut_short(bed: &Bed<'_>, id: &ContainerId) -> Check {
     let late = "/tmp/late".to_owned();
+    let late_ms = u64::try_from(LATE.as_millis()).unwrap_or(u64::MAX);
     let steps = [
-        Step::SleepMs(3_000),
+        Step::SleepMs(late_ms),
         Step::WriteFile(late.clone(), String::new()),
     ];
     let endless = ExecRequest {
@@ -58,7 +61,8 @@ async fn cut_short(bed: &Bed<'_>, id: &ContainerId) -> Check {
     };
     let answer = bed.runtime.exec(id, &endless, CALL).await;
     answer.fails("exec of what takes long", &[ErrorClass::DeadlineExceeded])?;
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    // It had begun by then, so this outlasts it.
+    tokio::time::sleep(LATE + SHORT).await;
     let look = run(bed, id, &Program::of([Step::RequireFile(late)])).await;
     let code = look.works("exec")?.code;
     holds(!code.is_success(), || {

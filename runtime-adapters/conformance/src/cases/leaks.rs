@@ -5,14 +5,14 @@ use std::time::Duration;
 use futures_util::{TryStreamExt as _, stream};
 use wavetank_fixtures::{Output, Program, Step, TestImage};
 use wavetank_port::{
-    Capability, ContainerState, ErrorClass, Image, ListFilter, OutputStream, PullRequest,
-    RuntimeError, Signal,
+    Capability, ContainerId, ContainerState, ErrorClass, Image, ListFilter, LogOptions,
+    OutputStream, PullRequest, RuntimeError, Signal,
 };
 
 use crate::arm::Resources;
 use crate::bed::{Bed, CALL, ended_with};
 use crate::cases::exit::WIDTH;
-use crate::check::{Answer, Check, holds, same};
+use crate::check::{Answer, Check, broken, holds, same};
 
 /// Case 67's number of lifecycles.
 const CYCLES: u32 = 200;
@@ -85,7 +85,7 @@ pub async fn no_crosstalk(bed: &Bed<'_>) -> Check {
         ended_with(&name, exit, code.into())?;
         let state = bed.runtime.inspect(&spec.id, CALL * 3).await;
         same("the labels", state.works("inspect")?.labels, spec.labels)?;
-        let written = bed.log(&spec.id, OutputStream::Stdout).await?;
+        let written = log_of_one(bed, &spec.id).await?;
         same("the log", written, name.into_bytes())?;
         let delete = bed.runtime.delete(&spec.id, false, CALL * 3).await;
         delete.works("delete")
@@ -94,6 +94,26 @@ pub async fn no_crosstalk(bed: &Bed<'_>) -> Check {
         .try_for_each_concurrent(None, one)
         .await?;
     same("the containers", bed.list().await?, Vec::new())
+}
+
+/// What one of many has written to its output, with as much time as their other calls have.
+async fn log_of_one(bed: &Bed<'_>, id: &ContainerId) -> Check<Vec<u8>> {
+    let (options, within) = (LogOptions::default(), CALL * 3);
+    let log = bed.runtime.logs(id, &options, within).await;
+    let mut log = log.works("logs")?;
+    let mut written = Vec::new();
+    let read = async {
+        while let Some(chunk) = log.next().await.works("reading a log")? {
+            if chunk.stream == OutputStream::Stdout {
+                written.extend_from_slice(&chunk.bytes);
+            }
+        }
+        Ok(written)
+    };
+    match tokio::time::timeout(within, read).await {
+        Ok(found) => found,
+        Err(_) => broken(format!("not within {within:?}: the log of {id} ends")),
+    }
 }
 
 /// 69

@@ -1,11 +1,13 @@
 //! Cases 51 to 53: what a process wrote is kept, whole and in its place.
 
-use futures_util::future::join;
+use std::pin::pin;
+
+use futures_util::future::{Either, select};
 use wavetank_fixtures::program::{SIGUSR1, filling};
 use wavetank_fixtures::{Output, Program, Step, TestImage};
 use wavetank_port::{
-    Capability, ContainerId, ExitCode, LogChunk, LogOptions, OutputStream, Signal, Support,
-    WallTime,
+    Capability, ContainerId, ExitCode, LogChunk, LogOptions, LogStream, OutputStream, Signal,
+    Support, WallTime,
 };
 
 use crate::bed::{Bed, CALL, bounded, ended_with};
@@ -52,20 +54,17 @@ pub async fn parts(bed: &Bed<'_>) -> Check {
     ];
     let spec = bed.tool("a", &Program::of(steps));
     bed.start(&spec).await?;
-    let (followed, between) = join(follow(bed, &spec.id), go_on(bed, &spec.id)).await;
-    let between = between?;
-    same("what was followed", text(&followed?), WHOLE.to_owned())?;
+    let (followed, between) = followed_while_it_writes(bed, &spec.id).await?;
+    same("what was followed", text(&followed), WHOLE.to_owned())?;
     // A log that is followed ends with the process.
     let status = bed.inspect(&spec.id).await?.exit.map(|exit| exit.code);
     same("once the log is over", status, Some(ExitCode::Known(0)))?;
     for _ in 0..2 {
         written(bed, &spec.id, OutputStream::Stdout, WHOLE.as_bytes()).await?;
     }
-    same(
-        "followed after the end",
-        text(&follow(bed, &spec.id).await?),
-        WHOLE.to_owned(),
-    )?;
+    let log = follow(bed, &spec.id).await?;
+    let followed = bounded(ENDS, to_its_end(log)).await?;
+    same("followed after the end", text(&followed), WHOLE.to_owned())?;
     for (lines, expected) in [
         (0, ""),
         (1, "four\n"),
@@ -109,6 +108,24 @@ pub async fn parts(bed: &Bed<'_>) -> Check {
 }
 
 const WHOLE: &str = "one\ntwo\nthree\nfour\n";
+const ENDS: &str = "a followed log ends with its process";
+
+/// What comes while the rest is written, and a time before that.
+async fn followed_while_it_writes(
+    bed: &Bed<'_>,
+    id: &ContainerId,
+) -> Check<(Vec<LogChunk>, WallTime)> {
+    let log = follow(bed, id).await?;
+    let (followed, going_on) = (pin!(to_its_end(log)), pin!(go_on(bed, id)));
+    // What goes on beside it has deadlines of its own; the log has to end once that is done.
+    match select(followed, going_on).await {
+        Either::Left((followed, going_on)) => Ok((followed?, going_on.await?)),
+        Either::Right((between, followed)) => {
+            let between = between?;
+            Ok((bounded(ENDS, followed).await?, between))
+        }
+    }
+}
 
 /// Waits for the first line, takes the time by the clock of the machine, and lets the rest come.
 async fn go_on(bed: &Bed<'_>, id: &ContainerId) -> Check<WallTime> {
@@ -168,20 +185,20 @@ async fn written(bed: &Bed<'_>, id: &ContainerId, stream: OutputStream, expected
     })
 }
 
-async fn follow(bed: &Bed<'_>, id: &ContainerId) -> Check<Vec<LogChunk>> {
+async fn follow(bed: &Bed<'_>, id: &ContainerId) -> Check<Box<dyn LogStream>> {
     let options = LogOptions {
         follow: true,
         ..LogOptions::default()
     };
-    let mut log = bed.runtime.logs(id, &options, CALL).await.works("logs")?;
+    bed.runtime.logs(id, &options, CALL).await.works("logs")
+}
+
+/// All that comes until the log ends.
+async fn to_its_end(mut log: Box<dyn LogStream>) -> Check<Vec<LogChunk>> {
     let mut chunks = Vec::new();
-    bounded("a followed log ends with its process", async {
-        while let Some(chunk) = log.next().await.works("following a log")? {
-            chunks.push(chunk);
-        }
-        Ok(())
-    })
-    .await?;
+    while let Some(chunk) = log.next().await.works("following a log")? {
+        chunks.push(chunk);
+    }
     Ok(chunks)
 }
 

@@ -7,11 +7,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::command_line::Call;
 use super::rules::{Fault, Rule, Rules};
+use crate::deadline::Lock;
 
 /// The files beside a file of rules: `.counters`, and `.fired` with a line of JSON per fault.
 pub struct Counters {
@@ -42,14 +42,14 @@ impl Counters {
         if matching.is_empty() && !ends_doom {
             return Ok(None);
         }
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .read(true)
             .write(true)
             .open(&self.counters)?;
-        flock(&file, FlockOperation::LockExclusive)?;
-        let mut books = read(&mut file)?;
+        let mut lock = Lock::wait(file)?;
+        let mut books = read(lock.file())?;
         // A start meets it; with a create or a delete the container of before is done with.
         let doom = match ends_doom {
             true => books.doomed.remove(&call.container),
@@ -81,7 +81,7 @@ impl Counters {
             }
             Due { fault, record }
         });
-        write(&mut file, &books)?;
+        write(lock.file(), &books)?;
         if let Some(due) = &due
             && due.fault.strikes_at_once()
         {

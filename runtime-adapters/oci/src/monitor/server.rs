@@ -179,6 +179,10 @@ impl Monitor {
         if self.watched.is_some() || self.folder.facts()?.refused.exists() {
             return Ok(Err(precondition("it is created already")));
         }
+        // Whoever removes it has not seen us perhaps, and another one may have its name soon.
+        if self.folder.join(file::PID).is_dir() {
+            return Ok(Err(precondition("it is being removed")));
+        }
         let outputs = Outputs::open(&self.folder)?;
         let error = match self.run_create()? {
             Ok(()) => match self.created(outputs)? {

@@ -1,9 +1,10 @@
 //! The chaos runtime under our own adapter and by itself.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,7 +12,7 @@ use wavetank_port::{ContainerRuntime as _, ContainerStatus, ErrorClass, ExitCode
 
 use crate::support::{Bed, LONG, spec};
 
-/// A copy of the program with rules of its own.
+/// A link to the program with rules of its own.
 struct Chaos {
     _folder: TempDir,
     program: PathBuf,
@@ -25,7 +26,9 @@ impl Chaos {
     fn with_text(text: &str) -> Self {
         let folder = tempfile::tempdir().expect("folder");
         let program = folder.path().join("runtime");
-        fs::copy(env!("CARGO_BIN_EXE_wavetank-chaos-runtime"), &program).expect("copy");
+        // No copy: a child that is forked meanwhile would hold it open for writing, and what is
+        // open for writing cannot be executed.
+        symlink(env!("CARGO_BIN_EXE_wavetank-chaos-runtime"), &program).expect("link");
         fs::write(folder.path().join("runtime.json"), text).expect("rules");
         Chaos {
             _folder: folder,
@@ -43,6 +46,14 @@ impl Chaos {
             .collect()
     }
 
+    /// Waits until so many have fired: a stand-in writes that down after the real process's end.
+    async fn has_fired(&self, count: usize) {
+        let deadline = Instant::now() + LONG;
+        while self.fired().len() < count && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
         Command::new(&self.program)
             .args(arguments)
@@ -50,6 +61,9 @@ impl Chaos {
             .expect("it runs")
     }
 }
+
+/// How late the end is of a container whose end is late.
+const LATE_MILLIS: u64 = 1_500;
 
 fn rule(name: &str, verb: &str, first: u64, fault: &Value) -> Value {
     json!({ "name": name, "verb": verb, "calls": { "first": first, "count": 1 }, "fault": fault })
@@ -119,7 +133,7 @@ async fn an_end_is_forged_lost_or_late() {
             "late",
             "create",
             2,
-            &json!({ "late-exit": { "millis": 1500 } })
+            &json!({ "late-exit": { "millis": LATE_MILLIS } })
         ),
         rule(
             "killed",
@@ -135,12 +149,7 @@ async fn an_end_is_forged_lost_or_late() {
     let forged = bed.run("forged", "exit 7").await;
     let exit = bed.runtime.wait(&forged, LONG).await.expect("wait");
     assert_eq!(exit.code, ExitCode::Known(9));
-    let late = bed.run("late", "exit 7").await;
-    real_process_ends(&bed, &late.0).await;
-    let state = bed.runtime.inspect(&late, LONG).await.expect("inspect");
-    assert_eq!(state.status, ContainerStatus::Running, "not known yet");
-    let exit = bed.runtime.wait(&late, LONG).await.expect("wait");
-    assert_eq!(exit.code, ExitCode::Known(7));
+    ends_late(&bed).await;
     let killed = bed.run("killed", "while :; do sleep 1; done").await;
     bed.runtime
         .kill(&killed, Signal::Kill, LONG)
@@ -153,9 +162,30 @@ async fn an_end_is_forged_lost_or_late() {
     let soon = Duration::from_millis(300);
     let never = bed.runtime.wait(&lost, soon).await.expect_err("never seen");
     assert_eq!(never.class, ErrorClass::DeadlineExceeded);
+    // The deletion would end a stand-in that has not come to writing it down.
+    chaos.has_fired(4).await;
     bed.runtime.delete(&lost, true, LONG).await.expect("delete");
     assert_eq!(chaos.fired(), ["forged", "late", "killed", "lost"]);
     bed.close().await;
+}
+
+/// A container whose end is told late and not before.
+async fn ends_late(bed: &Bed) {
+    let late = Duration::from_millis(LATE_MILLIS);
+    let id = bed.create("late", "exit 7").await;
+    let asked_at = Instant::now();
+    bed.runtime.start(&id, LONG).await.expect("start");
+    real_process_ends(bed, &id.0).await;
+    let state = bed.runtime.inspect(&id, LONG).await.expect("inspect");
+    // On a machine that stood still meanwhile the end may have come.
+    if asked_at.elapsed() < late {
+        assert_eq!(state.status, ContainerStatus::Running, "not known yet");
+    }
+    let exit = bed.runtime.wait(&id, LONG).await.expect("wait");
+    assert_eq!(exit.code, ExitCode::Known(7));
+    let started_at = state.started_at.expect("it was started").0;
+    let exited_at = exit.exited_at.expect("its monitor saw it").0;
+    assert!(Duration::from_nanos(exited_at - started_at) >= late);
 }
 
 /// Asks the real runtime until it says so.

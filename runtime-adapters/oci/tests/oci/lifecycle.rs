@@ -59,8 +59,12 @@ async fn a_program_that_is_absent_fails_at_the_start() {
 async fn a_running_container_can_be_looked_into_paused_and_stopped() {
     let Some(bed) = Bed::new().await else { return };
     let id = bed
-        .run("a", "trap 'exit 3' TERM; while :; do sleep 0.05; done")
+        .run(
+            "a",
+            "trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done",
+        )
         .await;
+    bed.has_said(&id, "ready").await;
     let request = ExecRequest {
         command: ["/bin/sh", "-c", "echo hi; exit 5"]
             .map(str::to_owned)

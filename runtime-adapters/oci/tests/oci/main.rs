@@ -4,4 +4,5 @@ mod chaos;
 mod crash;
 mod lifecycle;
 mod recovery;
+mod removal;
 mod support;

@@ -11,14 +11,14 @@ use wavetank_oci::record::{ContainerFolder, ProcessRecord, file};
 use wavetank_oci::sealed::{self, Outlives};
 use wavetank_port::{
     ContainerId, ContainerRuntime as _, ContainerStatus, ErrorClass, ExitCode, ExitStatus,
-    ListFilter, LogOptions, RuntimeEvent, Signal,
+    ListFilter, RuntimeEvent, Signal,
 };
 
 use crate::support::{Bed, LONG, config, leftovers};
 
 const FOREVER: &str = "while :; do sleep 0.1; done";
 
-fn monitor_of(bed: &Bed, id: &ContainerId) -> Option<ProcessIdentity> {
+pub fn monitor_of(bed: &Bed, id: &ContainerId) -> Option<ProcessIdentity> {
     let facts = ContainerFolder::at(bed.container(id))
         .facts()
         .expect("facts");
@@ -33,7 +33,7 @@ fn process_of(bed: &Bed, id: &ContainerId) -> ProcessIdentity {
 }
 
 /// Kills the monitor and waits until it is gone.
-async fn kill_monitor(bed: &Bed, id: &ContainerId) {
+pub async fn kill_monitor(bed: &Bed, id: &ContainerId) {
     let monitor = monitor_of(bed, id).expect("a monitor");
     monitor.kill().expect("kill");
     while monitor.is_alive().expect("asked") {
@@ -56,8 +56,9 @@ fn events_of(bed: &Bed, id: &ContainerId) -> Vec<RuntimeEvent> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_outlives_its_monitor_and_its_output_is_not_lost() {
     let Some(bed) = Bed::new().await else { return };
-    let script = "echo one; trap 'echo two; exit 5' TERM; while :; do sleep 0.05; done";
+    let script = "trap 'echo two; exit 5' TERM; echo one; while :; do sleep 0.05; done";
     let id = bed.run("a", script).await;
+    bed.has_said(&id, "one").await;
     let before = bed.runtime.inspect(&id, LONG).await.expect("inspect");
     kill_monitor(&bed, &id).await;
     let after = bed.runtime.inspect(&id, LONG).await.expect("inspect");
@@ -73,13 +74,7 @@ async fn a_container_outlives_its_monitor_and_its_output_is_not_lost() {
         [ExitCode::Known(5), ExitCode::Unknown].contains(&exit.code),
         "{exit:?}"
     );
-    let options = LogOptions::default();
-    let mut log = bed.runtime.logs(&id, &options, LONG).await.expect("logs");
-    let mut text = Vec::new();
-    while let Some(chunk) = log.next().await.expect("chunk") {
-        text.extend(chunk.bytes);
-    }
-    assert_eq!(text, b"one\ntwo\n");
+    assert_eq!(bed.output(&id).await, "one\ntwo\n");
     let names: Vec<&str> = events_of(&bed, &id)
         .iter()
         .map(RuntimeEvent::name)

@@ -13,7 +13,8 @@ use wavetank_oci::record::ContainerFolder;
 use wavetank_oci::sealed::Sealed;
 use wavetank_oci::{Config, MonitorProgram, OciRuntime};
 use wavetank_port::{
-    ContainerId, ContainerRuntime as _, ContainerSpec, ImageReference, ListFilter, Network,
+    ContainerId, ContainerRuntime as _, ContainerSpec, ImageReference, ListFilter, LogOptions,
+    Network,
 };
 
 /// Longer than anything here takes, on a loaded machine too.
@@ -70,6 +71,27 @@ impl Bed {
         let id = self.create(name, script).await;
         self.runtime.start(&id, LONG).await.expect("start");
         id
+    }
+
+    /// Waits until the container has written `text`: a signal that comes before a shell has set its
+    /// trap would be lost.
+    pub async fn has_said(&self, id: &ContainerId, text: &str) {
+        let deadline = tokio::time::Instant::now() + LONG;
+        while !self.output(id).await.contains(text) {
+            assert!(tokio::time::Instant::now() < deadline, "{id}: no `{text}`");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What the container has written by now.
+    pub async fn output(&self, id: &ContainerId) -> String {
+        let options = LogOptions::default();
+        let mut log = self.runtime.logs(id, &options, LONG).await.expect("logs");
+        let mut text = Vec::new();
+        while let Some(chunk) = log.next().await.expect("chunk") {
+            text.extend(chunk.bytes);
+        }
+        String::from_utf8(text).expect("text")
     }
 
     /// Removes all containers, so that nothing outlives the test.
@@ -137,6 +159,16 @@ pub fn spec(name: &str, command: &[&str]) -> ContainerSpec {
             ImageReference(IMAGE.to_owned()),
         )
     }
+}
+
+/// A shell script as a program at `path`. Another process writes it: what we have open for writing,
+/// a child forked meanwhile has too, and then it cannot be executed.
+pub fn script(path: &Path, text: &str) {
+    let source = path.with_extension("text");
+    fs::write(&source, format!("#!/bin/sh\n{text}")).expect("script");
+    let mut install = std::process::Command::new("install");
+    let installed = install.args(["-m", "755"]).args([&source, path]).status();
+    assert!(installed.expect("install").success());
 }
 
 fn usable() -> Result<(), String> {

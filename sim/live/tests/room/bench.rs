@@ -9,16 +9,24 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
 use wavetank_fixtures::daemon::network_namespace;
 use wavetank_live::room::{HostConfig, Room, RoomConfig, RoomError, UPLINK};
 
 /// How long silence is waited for. What is not silent answers in well under a millisecond.
 pub const SILENCE: Duration = Duration::from_millis(400);
 /// How long what must happen may take on a busy machine.
-pub const LONG: Duration = Duration::from_secs(20);
+pub const LONG: Duration = Duration::from_secs(120);
 
 /// Where a child of this test program is to work.
 const CHILD: &str = "WAVETANK_TEST_ROOM";
+
+/// Held by whoever sweeps, or kills a harness and looks at what it has left: a sweep takes away
+/// what another test's harness has left, before that test has seen it.
+pub async fn sweeping() -> MutexGuard<'static, ()> {
+    static SWEEPING: Mutex<()> = Mutex::const_new(());
+    SWEEPING.lock().await
+}
 
 /// A folder with a short path: sockets lie below it.
 pub fn folder() -> TempDir {
@@ -129,27 +137,33 @@ fn works(room: &Room, from: &str, to: &str, within: Duration) -> bool {
 
 /// Whether all of so many datagrams arrive.
 pub fn all_arrive(room: &Room, from: &str, to: &str, count: u32, bytes: usize) -> bool {
-    arrived(room, from, to, (count, bytes), LONG) == count
+    arrived(room, from, to, (count, bytes), [LONG, LONG]) == count
 }
 
-/// How many of so many datagrams arrive, some of which may be lost.
+/// How many of so many datagrams arrive, some of which are lost but not all.
 pub fn arriving(room: &Room, from: &str, to: &str, count: u32, bytes: usize) -> u32 {
-    arrived(room, from, to, (count, bytes), SILENCE)
+    arrived(room, from, to, (count, bytes), [LONG, SILENCE])
 }
 
+/// Whether none of so many datagrams arrives, for as long as silence is waited for.
+pub fn none_arrives(room: &Room, from: &str, to: &str, count: u32, bytes: usize) -> bool {
+    arrived(room, from, to, (count, bytes), [SILENCE, SILENCE]) == 0
+}
+
+/// How many arrive when the first is waited for so long, and each after it so long.
 fn arrived(
     room: &Room,
     from: &str,
     to: &str,
     (count, bytes): (u32, usize),
-    within: Duration,
+    [first, next]: [Duration; 2],
 ) -> u32 {
     let socket = |host: &str| {
         let place = SocketAddr::new(address(room, host), 0);
         on(room, host, || UdpSocket::bind(place)).unwrap()
     };
     let (sender, receiver) = (socket(from), socket(to));
-    receiver.set_read_timeout(Some(within)).unwrap();
+    receiver.set_read_timeout(Some(first)).unwrap();
     let place = receiver.local_addr().unwrap();
     let (datagram, mut buffer) = (vec![0; bytes], vec![0; bytes]);
     let sending = std::thread::spawn(move || {
@@ -157,7 +171,12 @@ fn arrived(
             let _ = sender.send_to(&datagram, place);
         }
     });
-    let arrived = (0..count).take_while(|_| receiver.recv(&mut buffer).is_ok());
+    let mut arrives = || {
+        let received = receiver.recv(&mut buffer);
+        receiver.set_read_timeout(Some(next)).unwrap();
+        received.is_ok()
+    };
+    let arrived = (0..count).take_while(|_| arrives());
     let arrived = u32::try_from(arrived.count()).unwrap();
     sending.join().unwrap();
     arrived

@@ -8,7 +8,8 @@ use wavetank_fixtures::daemon::process::Process;
 use wavetank_live::room::{Audit, Room, sweep};
 
 use crate::bench::{
-    child_folder, folder, is_cut, killed, length, reaches, room, say_and_hang, shell, until,
+    child_folder, folder, is_cut, killed, length, reaches, room, say_and_hang, shell, sweeping,
+    until,
 };
 
 /// What names all that is on a room's hosts as long as it is there.
@@ -102,7 +103,10 @@ async fn two_rooms_do_not_know_each_other() {
     one.power_off("a").await.unwrap();
     assert!(is_cut(&one, "a", "b") && reaches(&other, "a", "b"));
     // Neither is swept: their owner lives.
-    let swept = sweep(false).unwrap();
+    let swept = {
+        let _alone = sweeping().await;
+        sweep(false).unwrap()
+    };
     assert!(
         swept
             .iter()
@@ -119,6 +123,7 @@ async fn what_a_killed_harness_left_is_swept() {
     let Some(room) = room(folder.path(), &["a"]).await else {
         return;
     };
+    let _alone = sweeping().await;
     let said = killed("leaving::a_harness_that_hangs", folder.path()).await;
     let (marks, network_marks, hidden): (Vec<String>, Vec<String>, u32) =
         serde_json::from_slice(&said).unwrap();

@@ -17,7 +17,7 @@ use wavetank_port::{
 };
 
 use crate::bench::{
-    LONG, all_arrive, all_of, child_folder, folder, killed, room, say_and_hang, until,
+    LONG, all_arrive, all_of, child_folder, folder, killed, room, say_and_hang, sweeping, until,
 };
 
 /// The name that Podman's adapter gives to containers in this namespace begins with it.
@@ -274,6 +274,7 @@ async fn a_daemon_is_swept(kind: DaemonKind, child: &str) {
     if room(folder.path(), &["a"]).await.is_none() {
         return;
     }
+    let _alone = sweeping().await;
     let said = killed(child, folder.path()).await;
     let (marks, pid, cgroups): (Vec<String>, u32, Vec<PathBuf>) =
         serde_json::from_slice(&said).unwrap();

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use wavetank_live::images::LiveImages;
+use wavetank_fixtures::daemon::process::Process;
+use wavetank_live::images::{LiveImages, health_command};
 use wavetank_live::truth::{self, Observer, Source, Told};
-use wavetank_port::{ContainerId, ContainerRuntime, ExitCode, Signal};
+use wavetank_port::{ContainerId, ContainerRuntime, ExecRequest, ExitCode, Signal};
 use wavetank_scenario::plan::{Image, OnTerm, Range};
 use wavetank_trace::{ExitCause, Payload};
 
@@ -54,7 +55,7 @@ fn plan() -> BTreeMap<String, Image> {
     let images = [
         ("web", image()),
         ("quick", job(0)),
-        ("slow", job(1500)),
+        ("slow", job(15_000)),
         ("polite", polite),
     ];
     images.map(|(name, image)| (name.to_owned(), image)).into()
@@ -183,8 +184,7 @@ async fn lives_are_told(runtime: &dyn ContainerRuntime, live: &LiveImages, watch
         .await;
 
     let stopped = start(runtime, live, "polite", "stopped").await;
-    // A signal that meets no handler yet is lost.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    obeys(runtime, &stopped).await;
     watched.observer.mark(&stopped, ExitCause::Terminated);
     runtime.stop(&stopped, LONG, LONG).await.expect("stop");
     watched
@@ -213,6 +213,20 @@ async fn lives_are_told(runtime: &dyn ContainerRuntime, live: &LiveImages, watch
     assert!(told == seen || told == unseen, "{told:?}");
 }
 
+/// Waits until the program obeys SIGTERM: a signal that meets no handler yet is lost. It says that
+/// it is healthy after it has set the handler.
+async fn obeys(runtime: &dyn ContainerRuntime, id: &ContainerId) {
+    let request = ExecRequest {
+        command: health_command(),
+        timeout: LONG,
+    };
+    eventually("the program is healthy", async || {
+        let probed = runtime.exec(id, &request, LONG).await.expect("exec");
+        (probed.code == ExitCode::Known(0)).then_some(())
+    })
+    .await;
+}
+
 async fn outage_is_survived(bed: &mut DaemonBed, live: &LiveImages, watched: &Watched) {
     let runtime = bed.runtime.clone();
     let lasting = start(&*runtime, live, "web", "lasting").await;
@@ -220,9 +234,16 @@ async fn outage_is_survived(bed: &mut DaemonBed, live: &LiveImages, watched: &Wa
     for id in [&lasting, &slow] {
         watched.expect(id, &["created", "started"]).await;
     }
+    let pid = runtime.inspect(&slow, LONG).await.expect("inspect").pid;
+    let process = Process::read(pid.expect("a process")).expect("it runs");
     bed.daemon.kill();
-    // It ends meanwhile, and nobody can say so.
-    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(process.is_alive(), "it was to end during the outage");
+    eventually("the process ends", async || {
+        (!process.is_alive()).then_some(())
+    })
+    .await;
+    // Nobody can say so. Nothing announces that either: whoever could would do so at once.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     for id in [&lasting, &slow] {
         assert_eq!(watched.of(id), ["created", "started"]);
     }
