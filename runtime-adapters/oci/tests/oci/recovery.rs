@@ -282,6 +282,10 @@ async fn a_torn_end_is_unknown_and_never_another_code() {
     let Some(bed) = Bed::new().await else { return };
     let id = bed.run("a", "exit 7").await;
     let exit = bed.runtime.wait(&id, LONG).await.expect("wait");
+    // Until it has told of the end, the monitor knows it and mends the file.
+    while monitor_of(&bed, &id).is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let path = bed.container(&id).join(file::EXIT);
     cut_everywhere(&path, async |length| {
         let state = bed.runtime.inspect(&id, LONG).await.expect("inspect");
