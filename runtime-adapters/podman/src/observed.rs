@@ -34,8 +34,6 @@ pub(crate) struct Observed {
     pub(crate) stop_signal: i32,
     /// Podman does not remove it unless forced.
     pub(crate) is_stuck: bool,
-    /// Podman thinks that it runs, which is wrong.
-    pub(crate) is_lost: bool,
 }
 
 impl Observed {
@@ -55,7 +53,6 @@ impl Observed {
                 started_at,
             }),
             stop_signal: inspect.config.stop_signal,
-            is_lost: false,
             is_stuck: !matches!(&*inspect.state.status, "created" | "stopped" | "exited"),
             state: ContainerState {
                 id: id.clone(),
@@ -83,7 +80,6 @@ impl Observed {
         });
         self.processes = None;
         self.is_stuck = true;
-        self.is_lost = true;
     }
 
     /// True if Podman itself saw its process end. Of another container that Podman removes, a
